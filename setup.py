@@ -1,0 +1,38 @@
+"Installs `groundup`; everything said here comes from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here/"settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+plots = cfg["plots_requirements"].split()
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here/"README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    keywords=cfg["keywords"].split(),
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    license=cfg["license"],
+    license_files=["LICENSE"],
+    url=cfg["git_url"],
+    project_urls={"Source": cfg["git_url"], "Colab": f"{cfg['colab_url']}/index.ipynb", "Binder": cfg["binder_url"],
+                  "Codespaces": cfg["codespaces_url"]},
+    classifiers=[
+        f"Development Status :: {cfg['status']}",
+        *(f"Intended Audience :: {audience}" for audience in cfg["audience"].split()),
+        f"Natural Language :: {cfg['language']}",
+        f"Programming Language :: Python :: {cfg['min_python']}",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=f">={cfg['min_python']}",
+    packages=[cfg["lib_name"]],
+    install_requires=cfg["requirements"].split(),
+    extras_require={"plots": plots, "dev": plots + cfg["dev_requirements"].split()},
+)
