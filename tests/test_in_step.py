@@ -1,0 +1,57 @@
+"Package, notebooks and README are in step: remaking them from a copy changes nothing."
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+import run # tools/run.py
+
+top = Path(__file__).resolve().parent.parent
+
+
+def files(root, *patterns):
+    "The files under `root` that match, by relative name."
+    return {path.relative_to(root).as_posix(): path.read_bytes() for pattern in patterns for path in root.glob(pattern)}
+
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory):
+    "A copy of the project with everything made anew that `make refresh` makes without running a notebook."
+    copy = tmp_path_factory.mktemp("remade")/"project"
+    copy.mkdir()
+    for name in ["nbs", "tools", "README_files"]: shutil.copytree(top/name, copy/name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for name in ["settings.ini", "setup.py", "index.ipynb", "README.md"]: shutil.copy(top/name, copy/name)
+    environment = {name: value for name, value in os.environ.items() if name != "IN_TEST"} # nbdev_export does nothing under it
+    scripts = Path(sys.executable).parent
+    for command in [[scripts/"nbdev_export"], [scripts/"nbdev_clean"], [scripts/"nbdev_clean", "--fname", "index.ipynb"],
+                    [sys.executable, "tools/readme.py"]]:
+        subprocess.run(list(map(str, command)), cwd=copy, env=environment, check=True, timeout=120)
+    return copy
+
+
+@pytest.mark.parametrize("what, patterns, cure", [
+    ("groundup/ is out of step with the notebooks", ["groundup/*.py"], "change the notebook, not the module, and run `make refresh`"),
+    ("notebooks are not clean", ["nbs/*.ipynb"], "run `make refresh`, or nbdev_clean"),
+    ("README or the index's table is out of step", ["README.md", "README_files/*", "index.ipynb"], "change index.ipynb or settings.ini and run `make refresh`"),
+], ids=["package", "notebooks", "README"])
+def test_in_step(remade, what, patterns, cure):
+    made, found = files(remade, *patterns), files(top, *patterns)
+    assert made, f"nothing matches {patterns}"
+    different = sorted(name for name in made.keys() | found.keys() if made.get(name) != found.get(name))
+    assert not different, f"{what}: {', '.join(different)}; {cure}"
+
+
+@pytest.mark.parametrize("path", run.notebooks(), ids=lambda path: path.stem)
+def test_outputs_are_not_stale(path):
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    assert nb["metadata"].get("groundup", {}).get("digest") == run.digest(nb), \
+        f"{path.name}: its outputs are stale, they were made from other code than its cells have now; run `make refresh`"
+
+
+def test_the_digest_sees_code_and_outputs():
+    nb = {"cells": [{"cell_type": "code", "source": ["1 + 1"], "outputs": [{"text": "2"}]}, {"cell_type": "markdown", "source": ["prose"]}]}
+    before = run.digest(nb)
+    nb["cells"][1]["source"] = ["better prose"]
+    assert run.digest(nb) == before
+    for key, value in {"source": ["1 + 2"], "outputs": []}.items():
+        changed = {"cells": [nb["cells"][0] | {key: value}]}
+        assert run.digest(changed) != before

@@ -1,0 +1,84 @@
+"The matrix products of lessons 1 to 3 against torch's, over generated sizes, dtypes and layouts."
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from torch.testing import assert_close
+
+from groundup.broadcasting import matmul_broadcast
+from groundup.einsum import matmul_einsum
+from groundup.matmul import dense, matmul_lists, matmul_loops, matmul_rows, neuron
+from shapes import DTYPES, FLOATS, SIZES, tensors, tolerance
+
+MATMULS = [matmul_loops, matmul_lists, matmul_rows, matmul_broadcast, matmul_einsum]
+each_matmul = pytest.mark.parametrize("matmul", MATMULS, ids=lambda f: f.__name__)
+
+
+@each_matmul
+@given(data=st.data(), n=SIZES, k=SIZES, m=SIZES, dtype=DTYPES)
+@settings(deadline=None, max_examples=60)
+def test_equals_torch(matmul, data, n, k, m, dtype):
+    a, b = data.draw(tensors((n, k), dtype)), data.draw(tensors((k, m), dtype))
+    assert_close(matmul(a, b), a @ b, **tolerance(dtype))
+
+
+@each_matmul
+def test_operands_are_left_alone(matmul):
+    a, b = torch.rand(2, 3), torch.rand(3, 4)
+    before = a.clone(), b.clone()
+    matmul(a, b)
+    assert torch.equal(a, before[0]) and torch.equal(b, before[1])
+
+
+@pytest.mark.parametrize("matmul", [f for f in MATMULS if f is not matmul_lists], ids=lambda f: f.__name__)
+def test_gradients(matmul):
+    a, b = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 3), (3, 4)])
+    assert torch.autograd.gradcheck(matmul, (a, b))
+
+
+@each_matmul
+@pytest.mark.parametrize("a, b, error, words", [
+    (torch.ones(2, 3), torch.ones(4, 5), ValueError, ["(2, 3)", "(4, 5)", "as many rows in b as a has columns, 3"]),
+    (torch.ones(2, 3), torch.ones(4, 3), ValueError, ["(2, 3)", "(4, 3)", "b.t() is (3, 4), which fits"]),
+    (torch.ones(3), torch.ones(3, 4), ValueError, ["(3,)", "(3, 4)", "(n, k) and (k, m)"]),
+    (torch.ones(2, 2, 3), torch.ones(3, 4), ValueError, ["(2, 2, 3)", "(3, 4)"]),
+    (torch.ones(2, 3), torch.ones(3, 4).double(), TypeError, ["(2, 3)", "(3, 4)", "torch.float32", "torch.float64"]),
+    (torch.ones(2, 3), torch.ones(3, 4, device="meta"), TypeError, ["(2, 3)", "(3, 4)", "cpu", "meta"]),
+    (torch.ones(2, 3), [[1.0]], TypeError, ["Tensor", "list"]),
+], ids=["sizes", "transposed", "vector", "rank 3", "dtypes", "devices", "list"])
+def test_bad_input(matmul, a, b, error, words):
+    with pytest.raises(error) as raised: matmul(a, b)
+    for word in words: assert word in str(raised.value)
+
+
+def test_784_terms_stay_within_the_rounding_bound():
+    "An order of summation may use all of 784 * 2^-24 of the absolute terms, and none more; one sum per seed, 200 seeds."
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        a, b = torch.rand(5, 784, generator=generator), torch.randn(784, 10, generator=generator)
+        c = torch.zeros(5, 10)
+        for k in range(784): c += a[:, k, None] * b[k] # the order in which three loops add
+        bound = 1.01 * 784 * 2**-24 * (a.double().abs() @ b.double().abs())
+        assert ((c.double() - a.double() @ b.double()).abs() <= bound).all()
+
+
+@given(data=st.data(), n=SIZES, k=SIZES, m=SIZES, dtype=st.sampled_from(FLOATS))
+@settings(deadline=None, max_examples=60)
+def test_dense_equals_torch(data, n, k, m, dtype):
+    x, w, b = (data.draw(tensors(shape, dtype)) for shape in [(n, k), (k, m), (m,)])
+    result = torch.tensor(dense(x.tolist(), w.tolist(), b.tolist()), dtype=dtype).reshape(n, m)
+    assert_close(result, x @ w + b, **tolerance(dtype))
+
+
+@given(st.lists(st.integers(-9, 9)), st.lists(st.integers(-9, 9)), st.integers(-9, 9))
+def test_neuron(inputs, weights, bias):
+    if len(inputs) == len(weights):
+        assert neuron(inputs, weights, bias) == sum(inputs[i] * weights[i] for i in range(len(inputs))) + bias
+    else:
+        with pytest.raises(ValueError, match=f"{len(inputs)} inputs and {len(weights)} weights"): neuron(inputs, weights, bias)
+
+
+@pytest.mark.parametrize("a, b, words", [
+    ([[1, 2]], [[1, 2]], ["(1, 2)"]), ([[1, 2], [3]], [[1], [2]], ["a is no matrix"]), ([[1, 2]], [1, 2], ["b is no matrix"]),
+])
+def test_lists_that_do_not_fit(a, b, words):
+    with pytest.raises(ValueError) as raised: matmul_lists(a, b)
+    for word in words: assert word in str(raised.value)

@@ -1,0 +1,76 @@
+"The package as somebody else gets it: built, installed in a new environment, and imported there."
+import importlib, inspect, pkgutil, shutil, subprocess, sys, sysconfig
+from configparser import ConfigParser
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+import groundup
+
+top = Path(__file__).resolve().parent.parent
+config = ConfigParser(delimiters=["="])
+config.read(top/"settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+modules = sorted(module.name for module in pkgutil.iter_modules(groundup.__path__) if not module.name.startswith("_"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    "The wheel, built from the source distribution, built from a copy: so neither needs a file that it lacks."
+    folder = tmp_path_factory.mktemp("build")
+    copy = folder/"project"
+    shutil.copytree(top, copy, ignore=shutil.ignore_patterns(".*", "_build", "build", "dist", "*.egg-info", "__pycache__"))
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)], check=True, capture_output=True)
+    found, = folder.glob("*.whl")
+    return found
+
+
+def test_wheel_says_what_settings_say(wheel):
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+        said = Parser().parsestr(archive.read(next(name for name in names if name.endswith("METADATA"))).decode())
+    assert said["Version"] == cfg["version"] == groundup.__version__
+    assert said["Requires-Python"] == f">={cfg['min_python']}"
+    needed = {Requirement(line) for line in said.get_all("Requires-Dist") if "extra ==" not in line}
+    assert needed == set(map(Requirement, cfg["requirements"].split()))
+    assert cfg["license"] in (said["License"], said["License-Expression"])
+    assert said["Keywords"].replace(",", " ").split() == cfg["keywords"].split()
+    assert any(line.startswith("Intended Audience") for line in said.get_all("Classifier"))
+    assert any(name.endswith("LICENSE") for name in names)
+    assert {f"groundup/{module}.py" for module in modules} <= set(names)
+
+
+def test_wheel_works_in_a_new_environment(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path/"new")], check=True)
+    python = str(tmp_path/"new"/("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip())
+    # torch and the like are borrowed from here; the editable install of groundup is not, for a path in a .pth runs no other .pth
+    (site/"borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    code = f"""
+import importlib, pathlib, torch, groundup
+assert pathlib.Path(groundup.__file__).parent == pathlib.Path({str(site/'groundup')!r}), groundup.__file__
+for module in {modules!r}: importlib.import_module("groundup." + module)
+from groundup.einsum import einsum
+from groundup.broadcasting import broadcast_shape
+from groundup.matmul import matmul_lists
+assert einsum("ij->", torch.ones(2, 3)) == 6 and broadcast_shape((2, 1), (3,)) == (2, 3) and matmul_lists([[2]], [[3]]) == [[6]]
+"""
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("module", modules)
+def test_imports_stay_small(module):
+    code = f"import sys, torch; before = set(sys.modules); import groundup.{module}; print(*sorted({{name.split('.')[0] for name in set(sys.modules) - before}}))"
+    added = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    unwanted = {"matplotlib", "sympy", "IPython", "fastcore", "nbdev"} - ({"matplotlib"} if module == "plots" else set())
+    assert "groundup" in added and not added & unwanted
+
+
+@pytest.mark.parametrize("module", modules)
+def test_public_names_are_documented(module):
+    loaded = importlib.import_module(f"groundup.{module}")
+    for name in loaded.__all__:
+        if callable(getattr(loaded, name)): assert inspect.getdoc(getattr(loaded, name)), f"{module}.{name}"
