@@ -78,7 +78,17 @@ def _label(equation:str, shapes:tuple[Size, ...]) -> tuple[list[list], list, dic
         operands.append([label for t in term for label in (range(-spare, 0) if t == "..." else t)])
     return operands, _result(equation, operands, output), _measure(equation, operands, shapes)
 
-# %% ../nbs/03_einsum.ipynb #2a5898de
+# %% ../nbs/03_einsum.ipynb #e1b0d1c1
+def _greedy(masks:list[int], cost:Callable[[int, int], int]) -> list[tuple[int, int]]:
+    "Joins the cheapest pair of `masks` until one is left."
+    order = []
+    while len(masks) > 1:
+        one, other = min(((one, other) for n, one in enumerate(masks) for other in masks[n + 1:]), key=lambda pair: cost(*pair))
+        masks = [mask for mask in masks if mask not in (one, other)] + [one | other]
+        order.append((one, other))
+    return order
+
+# %% ../nbs/03_einsum.ipynb #ce1b71f4
 def _order(operands:list[list], output:list, sizes:dict) -> list[tuple[int, int]]: # pairs of sets, in the order to join them
     "The cheapest order in which to multiply `operands`, pair by pair; beyond eight of them, a good one."
     single = {1 << n: set(labels) for n, labels in enumerate(operands)}
@@ -94,15 +104,6 @@ def _order(operands:list[list], output:list, sizes:dict) -> list[tuple[int, int]
             total = best[one][0] + best[other][0] + cost(one, other)
             if mask not in best or total < best[mask][0]: best[mask] = total, best[one][1] + best[other][1] + [(one, other)]
     return best[(1 << len(operands)) - 1][1]
-
-def _greedy(masks:list[int], cost:Callable[[int, int], int]) -> list[tuple[int, int]]:
-    "Joins the cheapest pair of `masks` until one is left."
-    order = []
-    while len(masks) > 1:
-        one, other = min(((one, other) for n, one in enumerate(masks) for other in masks[n + 1:]), key=lambda pair: cost(*pair))
-        masks = [mask for mask in masks if mask not in (one, other)] + [one | other]
-        order.append((one, other))
-    return order
 
 # %% ../nbs/03_einsum.ipynb #b12ffdee
 def _chain(steps:list[Callable]) -> Callable|None:
@@ -120,22 +121,21 @@ def _arrange(labels:list, groups:list[list], sizes:dict) -> Callable|None:
         steps.append(partial(torch.reshape, shape=[prod(sizes[label] for label in group) for group in groups]))
     return _chain(steps)
 
-# %% ../nbs/03_einsum.ipynb #bc8cddac
+# %% ../nbs/03_einsum.ipynb #88a554c7
 def _product(a:list, b:list, wanted:set, sizes:dict) -> tuple[list, Callable]: # labels of the product, function of two tensors
     "How to multiply operands with labels `a` and `b`, summing over the labels of both that are not `wanted`."
     batch, inner = [l for l in a if l in b and l in wanted], [l for l in a if l in b and l not in wanted]
     left, right = [l for l in a if l not in b], [l for l in b if l not in a]
-    if not inner: # stretch both to the labels of either
-        labels = a + right
-        operate, merged = torch.mul, [[label] for label in labels]
-        arrange_a = _arrange(a, [[l] for l in a] + [[]] * len(right), sizes)
-        arrange_b = _arrange(b, [[l] if l in b else [] for l in labels], sizes)
+    if not inner: # nothing to sum: both are stretched to the labels of either
+        operate, groups = torch.mul, [[l] for l in a + right]
+        a_groups, b_groups = ([g if g[0] in own else [] for g in groups] for own in (a, b))
+    elif batch: operate, groups, a_groups, b_groups = torch.bmm, [batch, left, right], [batch, left, inner], [batch, inner, right]
     else:
-        labels, merged = batch + left + right, [batch, left, right] if batch else [g for g in (left, right) if g]
-        operate = torch.bmm if batch else torch.mm if left and right else torch.matmul
-        arrange_a = _arrange(a, [batch, left, inner] if batch else [g for g in (left, inner) if g], sizes)
-        arrange_b = _arrange(b, [batch, inner, right] if batch else [g for g in (inner, right) if g], sizes)
-    split = _chain([partial(torch.reshape, shape=[sizes[l] for l in labels])] if any(len(g) != 1 for g in merged) else [])
+        operate = torch.mm if left and right else torch.matmul
+        groups, a_groups, b_groups = ([g for g in pair if g] for pair in ([left, right], [left, inner], [inner, right]))
+    labels = [l for group in groups for l in group]
+    arrange_a, arrange_b = _arrange(a, a_groups, sizes), _arrange(b, b_groups, sizes)
+    split = partial(torch.reshape, shape=[sizes[l] for l in labels]) if any(len(group) != 1 for group in groups) else None
     if not (arrange_a or arrange_b or split): return labels, operate
     def run(x, y):
         if arrange_a: x = arrange_a(x)
@@ -156,7 +156,17 @@ def _prepare(labels:list, wanted:Iterable, steps:list[Callable]) -> list:
     if lone: steps.append(partial(torch.sum, dim=lone))
     return [label for label in labels if label in wanted]
 
-# %% ../nbs/03_einsum.ipynb #ead70cf7
+# %% ../nbs/03_einsum.ipynb #7dc646d6
+def _carry_out(prepare:list, products:list[tuple], finish:Callable|None, *operands:Tensor) -> Tensor:
+    "Prepares each operand, multiplies pair by pair, and finishes; where a step is None there is nothing to do."
+    operands = [step(x) if step else x for step, x in zip(prepare, operands)]
+    if len({x.dtype for x in operands}) > 1: operands = [x.long() for x in operands] # torch.sum has made one of them int64
+    values = {1 << n: x for n, x in enumerate(operands)}
+    for a, b, product in products: values[a | b] = product(values.pop(a), values.pop(b))
+    result, = values.values()
+    return finish(result) if finish else result
+
+# %% ../nbs/03_einsum.ipynb #ec0f4083
 def _pairs(operands:list[list], output:list, sizes:dict, shapes:tuple[Size, ...]) -> Callable:
     "A function of two operands or more, for `_plan`."
     kept = [[label for label, size in zip(labels, shape) if size != 1] for labels, shape in zip(operands, shapes)]
@@ -171,17 +181,11 @@ def _pairs(operands:list[list], output:list, sizes:dict, shapes:tuple[Size, ...]
         a_labels, b_labels = labels.pop(a), labels.pop(b)
         labels[a | b], product = _product(a_labels, b_labels, set(output).union(*labels.values()), sizes)
         products.append((a, b, product))
-    (last, final), = labels.items()
+    final, = labels.values()
     groups = [[label] if label in final else [] for label in output] # an axis of size 1 comes back as an empty group
     finish = _arrange(final, groups, sizes)
-    if len(products) == 1 and not any(prepare) and finish is None: return products[0][2]
-    def run(*tensors):
-        tensors = [step(x) if step else x for step, x in zip(prepare, tensors)]
-        if len({x.dtype for x in tensors}) > 1: tensors = [x.long() for x in tensors] # torch.sum makes integers int64
-        values = {1 << n: x for n, x in enumerate(tensors)}
-        for a, b, product in products: values[a | b] = product(values.pop(a), values.pop(b))
-        return finish(values[last]) if finish else values[last]
-    return run
+    single = len(products) == 1 and not any(prepare) and finish is None
+    return products[0][2] if single else partial(_carry_out, prepare, products, finish)
 
 # %% ../nbs/03_einsum.ipynb #f487f16d
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ def _axes(width:float, height:float) -> Axes: # inches
     axes.spines[:].set_visible(False)
     return axes
 
-# %% ../nbs/92_plots.ipynb #7eb9447c
+# %% ../nbs/92_plots.ipynb #a3bd1866
 def plot_times(
     times:dict[str, float], # seconds by name, drawn from the top
     labels:dict[str, str]|None=None, # what to write beside the bars; the times if left out
@@ -38,7 +38,7 @@ def plot_times(
         axes.annotate(labels[name], (seconds, row), xytext=(4, 0), textcoords="offset points", va="center")
     axes.margins(x=0.2)
     if log: axes.set_xlim(min(times.values()) / 3, max(times.values()) * 12)
-    axes.set(xlabel="seconds, each gridline ten times the last" if log else "seconds", title=title)
+    axes.set(xlabel="seconds, on a logarithmic axis" if log else "seconds", title=title)
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(which="both", length=0)
     return axes
@@ -53,7 +53,7 @@ def _grid(axes:Axes, left:float, real:tuple[int, int], full:tuple[int, int], col
                                      edgecolor="white" if there else colour, hatch="" if there else "////"))
     axes.add_patch(Rectangle((left, 0), full[1], full[0], fill=False, edgecolor="black"))
 
-# %% ../nbs/92_plots.ipynb #339db343
+# %% ../nbs/92_plots.ipynb #e33efc61
 def plot_broadcast(
     a_shape:tuple[int, ...], # shape of the left operand, rank 0 to 2
     b_shape:tuple[int, ...], # shape of the right operand, rank 0 to 2
@@ -65,11 +65,11 @@ def plot_broadcast(
     pad = lambda shape: (1,) * (2 - len(shape)) + tuple(shape)
     rows, columns = pad(full)
     step = columns + 1.5
-    axes = _axes(2.2 + 0.36 * 3 * step, 0.9 + 0.36 * rows)
+    axes = _axes(2.2 + 0.36 * 3 * step, 0.6 + 0.42 * rows)
     drawn = [(a_shape, pad(a_shape), BLUE), (b_shape, pad(b_shape), ORANGE), (full, (rows, columns), "#BBBBBB")]
     for n, (shape, real, colour) in enumerate(drawn):
         _grid(axes, n * step, real, (rows, columns), colour)
         axes.text(n * step + columns / 2, rows + 0.15, str(tuple(shape)), ha="center", va="top")
         if n < 2: axes.text(n * step + columns + 0.75, rows / 2, operator if n == 0 else "=", ha="center", va="center")
-    axes.set(xlim=(-0.2, 3 * step - 1.3), ylim=(rows + 1, -0.2), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-0.2, 3 * step - 1.3), ylim=(rows + 0.7, -0.2), aspect="equal", xticks=[], yticks=[])
     return axes

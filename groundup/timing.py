@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch.utils.benchmark import Timer
 
-# %% ../nbs/91_timing.ipynb #2ec24d50
+# %% ../nbs/91_timing.ipynb #0f7364a3
 def format_time(seconds:float) -> str:
     "`seconds` with three digits and the unit that suits: s, ms, µs or ns."
+    if seconds >= 1000: return f"{seconds:,.0f} s"
     for unit, size in {"s": 1, "ms": 1e-3, "µs": 1e-6}.items():
         if seconds >= 0.9995 * size: return f"{seconds / size:.3g} {unit}" # below that, three digits would read 1e+03 of the next unit
     return f"{seconds * 1e9:.3g} ns"

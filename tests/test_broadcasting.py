@@ -40,7 +40,6 @@ def test_explanation_shows_sizes_and_outcome():
 
 
 @given(st.integers(0, 4), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4), st.sampled_from([torch.float32, torch.float64]))
-@settings(deadline=None)
 def test_normalize_by_channel(n, c, h, w, dtype):
     images = torch.rand(n, c, h, w, dtype=dtype)
     mean, std = torch.rand(c, dtype=dtype), torch.rand(c, dtype=dtype) + 0.5

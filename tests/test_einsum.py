@@ -34,7 +34,7 @@ def problems(draw, max_operands=4, sizes=st.integers(0, 3), fits=True):
 
 
 @given(st.data(), problems(), st.sampled_from([torch.float32, torch.float64, torch.int64, torch.complex128]))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_equals_torch(data, problem, dtype):
     equation, shapes = problem
     operands = [data.draw(tensors(shape, dtype)) for shape in shapes]
@@ -49,7 +49,6 @@ def test_equals_torch(data, problem, dtype):
 
 
 @given(st.data(), problems(max_operands=2, sizes=st.integers(1, 3)), st.sampled_from([torch.int8, torch.int32]))
-@settings(deadline=None)
 def test_narrow_integers_keep_torch_dtype(data, problem, dtype):
     equation, shapes = problem
     operands = [data.draw(tensors(shape, dtype)).clamp(-1, 1) for shape in shapes]
@@ -60,7 +59,7 @@ def test_narrow_integers_keep_torch_dtype(data, problem, dtype):
 
 
 @given(st.data(), problems(sizes=st.integers(1, 3)))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_gradients_equal_torch(data, problem):
     equation, shapes = problem
     operands = [data.draw(tensors(shape)).detach().requires_grad_() for shape in shapes]
@@ -149,7 +148,7 @@ def every_order(sets):
 
 
 @given(problems(max_operands=5, sizes=st.integers(2, 9)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_no_order_is_cheaper(problem):
     equation, shapes = problem
     try: operands, output, sizes = _label(equation, [torch.Size(shape) for shape in shapes])

@@ -42,7 +42,7 @@ def pages():
         yield path, "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
 
 
-@pytest.mark.parametrize("path, text", pages(), ids=lambda x: x.name if isinstance(x, Path) else "")
+@pytest.mark.parametrize("path, text", list(pages()), ids=lambda x: x.name if isinstance(x, Path) else "")
 def test_links_within_the_project_lead_somewhere(path, text):
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in link: assert (path.parent/link.split("#")[0]).exists(), f"{path.name} links to {link}"

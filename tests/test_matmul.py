@@ -14,7 +14,7 @@ each_matmul = pytest.mark.parametrize("matmul", MATMULS, ids=lambda f: f.__name_
 
 @each_matmul
 @given(data=st.data(), n=SIZES, k=SIZES, m=SIZES, dtype=DTYPES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_torch(matmul, data, n, k, m, dtype):
     a, b = data.draw(tensors((n, k), dtype)), data.draw(tensors((k, m), dtype))
     assert_close(matmul(a, b), a @ b, **tolerance(dtype))
@@ -61,7 +61,7 @@ def test_784_terms_stay_within_the_rounding_bound():
 
 
 @given(data=st.data(), n=SIZES, k=SIZES, m=SIZES, dtype=st.sampled_from(FLOATS))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_dense_equals_torch(data, n, k, m, dtype):
     x, w, b = (data.draw(tensors(shape, dtype)) for shape in [(n, k), (k, m), (m,)])
     result = torch.tensor(dense(x.tolist(), w.tolist(), b.tolist()), dtype=dtype).reshape(n, m)

@@ -60,6 +60,7 @@ def update_index(path: Path, cfg: dict):
 def readme(path: Path) -> tuple[str, dict[str, bytes]]:
     "The Markdown of the notebook at `path`, and its images by name."
     nb = nbformat.read(path, as_version=4)
+    nb.metadata["language_info"] = {"name": "python"} # cleaning drops it; it colours the code
     alts = {}
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != "code": continue
