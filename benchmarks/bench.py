@@ -19,7 +19,7 @@ def einsum_beside_torch():
                                     ("ij,jk,k->i", [(512, 512), (512, 512), (512,)], 0.1),
                                     ("bik,bkj->bij", [(32, 64, 64), (32, 64, 64)], 1.1)]:
         x = [torch.randn(shape, generator=generator) for shape in shapes]
-        times = best_times({"ours": lambda: einsum(equation, *x), "theirs": lambda: torch.einsum(equation, *x)}, rounds=5)
+        times = best_times({"ours": lambda: einsum(equation, *x), "theirs": lambda: torch.einsum(equation, *x)}, rounds=5, threads=torch.get_num_threads())
         yield f"{equation} {' '.join('x'.join(map(str, shape)) for shape in shapes)}", times["ours"], times["theirs"], reach
 
 

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['format_time', 'best_times']
 
-# %% ../nbs/91_timing.ipynb #66f50d19
+# %% ../nbs/91_timing.ipynb #4a91dba9
 from collections.abc import Callable
-import torch
 
 # %% ../nbs/91_timing.ipynb #0f7364a3
 def format_time(seconds:float) -> str:
@@ -17,15 +16,16 @@ def format_time(seconds:float) -> str:
         if seconds >= 0.9995 * size: return f"{seconds / size:.3g} {unit}" # below that, three digits would read 1e+03 of the next unit
     return f"{seconds * 1e9:.3g} ns"
 
-# %% ../nbs/91_timing.ipynb #265ac303
+# %% ../nbs/91_timing.ipynb #d00c7bd0
 def best_times(
     functions:dict[str, Callable[[], object]], # what to time, by name; each is called without arguments
     seconds:float=0.2, # how long each one is measured for in a round, at least
     rounds:int=3, # how often they take turns
+    threads:int=1, # how many PyTorch may use
 ) -> dict[str, float]: # seconds a call, by name
     "The least time that a call of each of `functions` took, in seconds, over `rounds` rounds in which they take turns."
     from torch.utils.benchmark import Timer # here, because it is slow to import, and only who measures should wait for it
-    timers = {name: Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()) for name, f in functions.items()}
+    timers = {name: Timer("f()", globals={"f": f}, num_threads=threads) for name, f in functions.items()}
     best = dict.fromkeys(functions, float("inf"))
     for _ in range(rounds):
         for name, timer in timers.items():
