@@ -89,7 +89,7 @@ def explain_broadcast(
     "The two shapes lined up, with what stretches and what clashes. Raises TypeError or ValueError for what is no shape."
     return _Alignment(a_shape, b_shape)
 
-# %% ../nbs/02_broadcasting.ipynb #596e7af2
+# %% ../nbs/02_broadcasting.ipynb #ef8b7f26
 def normalize(
     images:Tensor, # (n, c, h, w), floating point
     mean:Tensor, # what to subtract from each channel, (c,)
@@ -99,7 +99,7 @@ def normalize(
 
     Raises ValueError for other shapes and for a `std` not above 0, TypeError for integers, two dtypes or two devices."""
     for name, x in {"images": images, "mean": mean, "std": std}.items():
-        if not isinstance(x, Tensor): raise TypeError(f"{name} is {type(x).__name__}; torch.tensor({name}) makes the tensor that is needed")
+        if not isinstance(x, Tensor): raise TypeError(f"{name} is {type(x).__name__}, not a tensor; torch.tensor({name}) makes one")
     given = f"images are {tuple(images.shape)}, mean is {tuple(mean.shape)} and std {tuple(std.shape)}"
     if images.ndim != 4: raise ValueError(f"{given}: images must be (n, c, h, w){'; images[None] adds n' if images.ndim == 3 else ''}")
     channels = (images.shape[1],)

@@ -197,7 +197,7 @@ def _plan(equation:str, *shapes:Size) -> Callable:
     labels = _prepare(operands[0], output, steps)
     return _chain([*steps, partial(torch.permute, dims=[labels.index(label) for label in output])])
 
-# %% ../nbs/03_einsum.ipynb #aa7bac2b
+# %% ../nbs/03_einsum.ipynb #8e536106
 def einsum(
     equation:str, # such as 'ik,kj->ij': a letter for each axis, operands between commas, the result behind '->'
     *operands:Tensor, # one for each term of the equation, of one dtype and device
@@ -215,7 +215,8 @@ def einsum(
     for x in operands:
         if not isinstance(x, Tensor) or x.dtype != first.dtype or x.device != first.device: raise _mixed(equation, operands)
     try: return _plan(equation, *[x.shape for x in operands])(*operands)
-    except NotImplementedError as error:
+    except RuntimeError as error:
+        if "not implemented for" not in str(error): raise
         raise TypeError(f"{equation!r} needs sums of products, and PyTorch has none for {first.dtype} on {first.device}; "
                         "convert first, as x.int() does") from error
 
