@@ -5,81 +5,85 @@
 # %% auto #0
 __all__ = ['broadcast_shape', 'explain_broadcast', 'normalize', 'matmul_broadcast']
 
-# %% ../nbs/02_broadcasting.ipynb #935ba56e
+# %% ../nbs/02_broadcasting.ipynb #39241ea4
 from collections.abc import Sequence
 from itertools import zip_longest
+from numbers import Integral
 import torch
 from torch import Tensor
 from .matmul import _sizes
 
-# %% ../nbs/02_broadcasting.ipynb #243d05db
+# %% ../nbs/02_broadcasting.ipynb #af7e180c
 def _shape(name:str, shape:Sequence[int]) -> tuple[int, ...]:
     "`shape` as a tuple. Raises TypeError for what is no shape, ValueError for a negative size."
-    if hasattr(shape, "shape"): raise TypeError(f"{name} is a {type(shape).__name__}; give its shape, {name}.shape")
-    if not isinstance(shape, Sequence) or not all(isinstance(size, int) for size in shape):
-        raise TypeError(f"{name} is {shape!r}; a shape is a tuple of whole numbers, such as (2, 3), or (3,) for a vector")
-    if any(size < 0 for size in shape): raise ValueError(f"{name} is {tuple(shape)}; sizes cannot be negative")
-    return tuple(shape)
+    if isinstance(shape, Tensor): raise TypeError(f"{name}_shape is a tensor of shape {tuple(shape.shape)}; pass its shape, {name}.shape")
+    if not isinstance(shape, (tuple, list)) or any(isinstance(size, bool) or not isinstance(size, Integral) for size in shape):
+        raise TypeError(f"{name}_shape is {shape!r}; pass a tuple of whole numbers, such as {name}.shape or (2, 3), and (3,) for a vector")
+    if any(size < 0 for size in shape): raise ValueError(f"{name}_shape is {tuple(shape)}; sizes cannot be negative")
+    return tuple(map(int, shape))
 
-def _line_up(a_shape:Sequence[int], b_shape:Sequence[int]) -> list[tuple]: # (size of a, size of b, size of the result)
-    "One column for each axis, from the left: a missing size is None, and so is the result where the sizes clash."
+# %% ../nbs/02_broadcasting.ipynb #2609ccd2
+def _line_up(a_shape:Sequence[int], b_shape:Sequence[int]) -> list[tuple]: # (size of a, of b, of the result) for each axis
+    "The axes of both shapes, from the left, lined up from the right: a missing size is None, and so is the result of a clash."
     def fit(x, y): return y if x == 1 else x if y in (1, x) else None
-    pairs = zip_longest(reversed(_shape("a_shape", a_shape)), reversed(_shape("b_shape", b_shape)))
+    pairs = zip_longest(reversed(_shape("a", a_shape)), reversed(_shape("b", b_shape)))
     return [(x, y, fit(1 if x is None else x, 1 if y is None else y)) for x, y in pairs][::-1]
 
-# %% ../nbs/02_broadcasting.ipynb #6e7bf54f
+# %% ../nbs/02_broadcasting.ipynb #d29ca29c
+def _hint(a_shape:Sequence[int], b_shape:Sequence[int]) -> str:
+    "How new axes at the end of the shorter shape would make it fit, '' if they would not."
+    name, short, long = ("a", a_shape, b_shape) if len(a_shape) < len(b_shape) else ("b", b_shape, a_shape)
+    for new in range(1, len(long) - len(short) + 1):
+        longer = (*short, *[1] * new)
+        if all(size is not None for _, _, size in _line_up(longer, long)):
+            return f"; {name}[...{', None' * new}] has shape {longer}, which fits"
+    return ""
+
+# %% ../nbs/02_broadcasting.ipynb #aa2be619
 def broadcast_shape(
     a_shape:Sequence[int], # sizes of the left operand
     b_shape:Sequence[int], # sizes of the right operand
 ) -> tuple[int, ...]: # sizes of the result
     "The shape that two shapes broadcast to. Raises ValueError if they do not fit, TypeError for what is no shape."
     columns = _line_up(a_shape, b_shape)
-    for axis, (x, y, size) in zip(range(-len(columns), 0), columns):
+    for axis, (x, y, size) in enumerate(reversed(columns), start=1):
         if size is None:
-            raise ValueError(f"{tuple(a_shape)} and {tuple(b_shape)} do not fit: axis {axis} is {x} against {y}; the sizes must be "
-                             f"equal, or one of them 1{_hint(tuple(a_shape), tuple(b_shape))}")
+            raise ValueError(f"{tuple(a_shape)} and {tuple(b_shape)} do not fit: axis -{axis} is {x} against {y}; the sizes must be "
+                             f"equal, or one of them 1{_hint(a_shape, b_shape)}")
     return tuple(size for _, _, size in columns)
 
-# %% ../nbs/02_broadcasting.ipynb #24e04c07
-def _hint(a_shape:tuple[int, ...], b_shape:tuple[int, ...]) -> str:
-    "What to say if a new last axis would make the operand of lower rank fit; '' if it would not."
-    name, short, long = ("a", a_shape, b_shape) if len(a_shape) < len(b_shape) else ("b", b_shape, a_shape)
-    fits = len(short) < len(long) and all(size is not None for _, _, size in _line_up((*short, 1), long))
-    return f"; {name}[..., None] has shape {(*short, 1)}, which fits" if fits else ""
+# %% ../nbs/02_broadcasting.ipynb #05f8adb6
+def _notes(a_shape:Sequence[int], b_shape:Sequence[int]) -> list[str]:
+    "What happens to each axis, from the right, in a sentence each; the last one says what comes of it."
+    said, columns = [], _line_up(a_shape, b_shape)
+    for axis, (x, y, size) in enumerate(reversed(columns), start=1):
+        if size is None: said.append(f"axis -{axis}: {x} and {y} clash; they must be equal, or one of them 1")
+        elif x != y:
+            name, own = ("a", x) if x != size else ("b", y)
+            lacks = f"{name} has none, which counts as 1" + (f", and stretches to {size}" if size != 1 else "")
+            said.append(f"axis -{axis}: {lacks if own is None else f'{name} stretches from {own} to {size}'}")
+    sizes = tuple(size for _, _, size in columns)
+    return [*said, f"they do not fit{_hint(a_shape, b_shape)}" if None in sizes else f"they fit: the result is {sizes}"]
 
-# %% ../nbs/02_broadcasting.ipynb #f1c8c103
-def _notes(columns:list[tuple]) -> list[str]:
-    "A sentence for each axis where something happens, from the right."
-    said = []
-    for axis, (x, y, size) in zip(range(-1, -len(columns) - 1, -1), columns[::-1]):
-        if size is None: said.append(f"axis {axis}: {x} and {y} clash; they must be equal, or one of them 1")
-        else:
-            for name, one in (("a", x), ("b", y)):
-                if one is None: said.append(f"axis {axis}: {name} has none; it gets one and stretches it to {size}")
-                elif one != size: said.append(f"axis {axis}: {name} stretches from {one} to {size}")
-    return said
-
-# %% ../nbs/02_broadcasting.ipynb #cc33f050
+# %% ../nbs/02_broadcasting.ipynb #f68c16a0
 class _Alignment:
     "Two shapes lined up from the right, as text and as HTML; `shape` is what they broadcast to, None if they clash."
     def __init__(self, a_shape, b_shape):
-        self.columns = _line_up(a_shape, b_shape)
-        sizes = tuple(size for _, _, size in self.columns)
+        columns = _line_up(a_shape, b_shape)
+        sizes = tuple(size for _, _, size in columns)
         self.shape = None if None in sizes else sizes
-
-    def _rows(self) -> dict[str, list[str]]:
-        sizes = zip(*self.columns) if self.columns else [(), (), ()]
-        missing = {"a": "", "b": "", "result": "x"}
-        return {name: [missing[name] if size is None else str(size) for size in row] for name, row in zip(missing, sizes)}
+        self.notes = _notes(a_shape, b_shape)
+        self.rows = {name: [missing if column[n] is None else str(column[n]) for column in columns]
+                     for n, (name, missing) in enumerate([("a", ""), ("b", ""), ("result", "x")])}
 
     def __repr__(self):
-        width = 2 + max([1, *(len(cell) for row in self._rows().values() for cell in row)])
-        *lines, result = [f"{name:6}" + "".join(f"{cell:>{width}}" for cell in row) for name, row in self._rows().items()]
-        return "\n".join([*lines, "-" * len(result), result, *_notes(self.columns)])
+        width = 2 + max([1, *(len(cell) for row in self.rows.values() for cell in row)])
+        *lines, result = [f"{name:6}" + "".join(f"{cell:>{width}}" for cell in row) for name, row in self.rows.items()]
+        return "\n".join([*lines, "-" * len(result), result, *self.notes])
 
     def _repr_html_(self):
-        rows = "".join(f"<tr><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for name, row in self._rows().items())
-        return f"<table>{rows}</table><ul>{''.join(f'<li>{note}</li>' for note in _notes(self.columns))}</ul>"
+        rows = "".join(f"<tr><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for name, row in self.rows.items())
+        return f"<table>{rows}</table><ul>{''.join(f'<li>{note}</li>' for note in self.notes)}</ul>"
 
 # %% ../nbs/02_broadcasting.ipynb #2802c51f
 def explain_broadcast(
@@ -89,7 +93,7 @@ def explain_broadcast(
     "The two shapes lined up, with what stretches and what clashes. Raises TypeError or ValueError for what is no shape."
     return _Alignment(a_shape, b_shape)
 
-# %% ../nbs/02_broadcasting.ipynb #ef8b7f26
+# %% ../nbs/02_broadcasting.ipynb #0efeeef2
 def normalize(
     images:Tensor, # (n, c, h, w), floating point
     mean:Tensor, # what to subtract from each channel, (c,)
@@ -102,8 +106,9 @@ def normalize(
         if not isinstance(x, Tensor): raise TypeError(f"{name} is {type(x).__name__}, not a tensor; torch.tensor({name}) makes one")
     given = f"images are {tuple(images.shape)}, mean is {tuple(mean.shape)} and std {tuple(std.shape)}"
     if images.ndim != 4: raise ValueError(f"{given}: images must be (n, c, h, w){'; images[None] adds n' if images.ndim == 3 else ''}")
-    channels = (images.shape[1],)
-    if mean.shape != channels or std.shape != channels: raise ValueError(f"{given}: mean and std must be {channels}, one number a channel")
+    if not mean.shape == std.shape == images.shape[1:2]:
+        last = "; images.permute(0, 3, 1, 2) moves channels from the end to axis 1" if mean.shape == std.shape == images.shape[3:] else ""
+        raise ValueError(f"{given}: mean and std must be ({images.shape[1]},), one number a channel{last}")
     if not images.is_floating_point(): raise TypeError(f"{given}, and images of {images.dtype}: images.float() makes floats of them")
     for x in (mean, std):
         if x.dtype != images.dtype or x.device != images.device:
