@@ -58,9 +58,17 @@ def test_every_link_home_comes_from_settings(tmp_path):
         assert cfg["user"] not in moved
         for site in ["github.com", "colab.research.google.com/github", "mybinder.org/v2/gh", "codespaces.new"]:
             assert f"https://{site}/someone-else/{cfg['repo']}" in moved
+    for path in run.notebooks()[:-1]: assert cfg["user"] not in path.read_text(encoding="utf-8"), f"{path.name} names the project's home by hand"
 
 
-@pytest.mark.parametrize("path", sorted((top/".github"/"workflows").glob("*.yml")), ids=lambda path: path.stem)
+workflows = sorted((top/".github"/"workflows").glob("*.yml"))
+
+
+def test_workflows_exist():
+    assert {"test", "drift"} <= {path.stem for path in workflows}
+
+
+@pytest.mark.parametrize("path", workflows, ids=lambda path: path.stem)
 def test_workflows_are_valid(path):
     check = Path(sys.executable).with_name("check-jsonschema")
     subprocess.run([str(check), "--builtin-schema", "vendor.github-workflows", str(path)], check=True)

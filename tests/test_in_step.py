@@ -9,8 +9,9 @@ top = Path(__file__).resolve().parent.parent
 
 
 def files(root, *patterns):
-    "The files under `root` that match, by relative name."
-    return {path.relative_to(root).as_posix(): path.read_bytes() for pattern in patterns for path in root.glob(pattern)}
+    "The files under `root` that match, by relative name. Windows ends lines as git is told to, nbdev as Windows does."
+    return {path.relative_to(root).as_posix(): path.read_bytes().replace(b"\r\n", b"\n")
+            for pattern in patterns for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def remade(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what, patterns, cure", [
-    ("groundup/ is out of step with the notebooks", ["groundup/*.py"], "change the notebook, not the module, and run `make refresh`"),
+    ("groundup/ is out of step with the notebooks", ["groundup/**/*"], "change the notebook, not the module, and run `make refresh`"),
     ("notebooks are not clean", ["nbs/*.ipynb"], "run `make refresh`, or nbdev_clean"),
     ("README or the index's table is out of step", ["README.md", "README_files/*", "index.ipynb"], "change index.ipynb or settings.ini and run `make refresh`"),
 ], ids=["package", "notebooks", "README"])

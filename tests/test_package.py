@@ -1,5 +1,5 @@
 "The package as somebody else gets it: built, installed in a new environment, and imported there."
-import importlib, inspect, pkgutil, shutil, subprocess, sys, sysconfig
+import importlib, inspect, pkgutil, re, shutil, subprocess, sys, sysconfig
 from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
@@ -35,6 +35,8 @@ def test_wheel_says_what_settings_say(wheel):
     assert said["Requires-Python"] == f">={cfg['min_python']}"
     needed = {Requirement(line) for line in said.get_all("Requires-Dist") if "extra ==" not in line}
     assert needed == set(map(Requirement, cfg["requirements"].split()))
+    named = set(re.findall(r"(?:groundup|\.)\[(\w+)\]", (top/"README.md").read_text(encoding="utf-8")))
+    assert named and named <= set(said.get_all("Provides-Extra", [])), f"README.md installs with the extras {named}"
     assert cfg["license"] in (said["License"], said["License-Expression"])
     assert said["Keywords"].replace(",", " ").split() == cfg["keywords"].split()
     assert any(line.startswith("Intended Audience") for line in said.get_all("Classifier"))
