@@ -58,6 +58,13 @@ def test_narrow_integers_keep_torch_dtype(data, problem, dtype):
     assert result.dtype == expected.dtype and torch.equal(result, expected)
 
 
+def test_narrow_integers_where_torch_gives_up():
+    x = torch.arange(6, dtype=torch.int32).reshape(2, 3)
+    with pytest.raises(RuntimeError, match="scalar type"): torch.einsum("ij,jk->k", x, x.t())
+    result = einsum("ij,jk->k", x, x.t())
+    assert result.dtype == torch.int64 and torch.equal(result, torch.einsum("ij,jk->k", x.long(), x.t().long()))
+
+
 @given(st.data(), problems(sizes=st.integers(1, 3)))
 @settings(max_examples=100)
 def test_gradients_equal_torch(data, problem):
