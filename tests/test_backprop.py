@@ -1,0 +1,193 @@
+"Gradients by hand against autograd and finite differences, over generated sizes and dtypes, and their errors."
+import pytest, torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings, strategies as st
+from torch.testing import assert_close
+
+from groundup.backprop import forward_and_backward, lin_grad, mse_grad, numerical_grad, relu_grad
+from groundup.functional import lin, mse, relu
+from shapes import FLOATS, SIZES, shapes, tensors
+
+PARAMETERS = ("x", "w1", "b1", "w2", "b2")
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@st.composite
+def nets(draw, dtype=torch.float64, least=1):
+    "The arguments of `forward_and_backward`: batch sizes from `least`, small widths, biases that are not 0."
+    n, n_in, nh, n_out = draw(st.integers(least, 5)), *(draw(st.integers(1, 4)) for _ in range(3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    def normal(*shape): return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    flat = n_out == 1 and draw(st.booleans())
+    return {"x": normal(n, n_in), "targ": normal(n) if flat else normal(n, n_out), "w1": normal(n_in, nh), "b1": normal(nh),
+            "w2": normal(nh, n_out), "b2": normal(n_out)}
+
+
+def loss_of(net):
+    return mse(lin(F.relu(lin(net["x"], net["w1"], net["b1"])), net["w2"], net["b2"]), net["targ"])
+
+
+def by_autograd(net):
+    leaves = {name: t.clone().requires_grad_(name in PARAMETERS) for name, t in net.items()}
+    loss_of(leaves).backward()
+    return {name: leaves[name].grad for name in PARAMETERS}
+
+
+@given(net=nets())
+@settings(max_examples=200)
+def test_equals_autograd_in_float64(net):
+    assert_close(forward_and_backward(**net), loss_of(net), atol=1e-12, rtol=1e-12)
+    for name, expected in by_autograd(net).items():
+        assert net[name].g.shape == net[name].shape and net[name].g.dtype == torch.float64
+        assert (net[name].g - expected).norm() <= 1e-12 * max(1, expected.norm())
+
+
+@given(net=nets(dtype=torch.float32))
+def test_equals_autograd_in_float32(net):
+    assume((lin(net["x"].double(), net["w1"].double(), net["b1"].double()).abs() > 1e-5).all()) # rounding may not cross the bend
+    forward_and_backward(**net)
+    largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
+    for name, expected in by_autograd(net).items(): assert_close(net[name].g, expected, atol=1e-5 * largest, rtol=0)
+
+
+def test_the_course_net_over_200_seeds():
+    for seed in range(200):
+        g = torch.Generator().manual_seed(seed)
+        net = {name: scale * torch.randn(shape, generator=g) for name, shape, scale in [("x", (200, 100), 1), ("targ", (200,), 1), ("w1", (100, 50), 0.14),
+               ("b1", (50,), 0.1), ("w2", (50, 1), 0.14), ("b2", (1,), 0.1)]}
+        forward_and_backward(**net)
+        for name, expected in by_autograd(net).items(): assert_close(net[name].g, expected, atol=1e-5, rtol=0)
+
+
+@given(net=nets(least=0))
+def test_a_second_call_does_not_depend_on_the_first(net):
+    before = {name: t.clone() for name, t in net.items()}
+    forward_and_backward(**net)
+    first = {name: net[name].g.clone() for name in PARAMETERS}
+    forward_and_backward(**net)
+    for name in PARAMETERS:
+        assert torch.equal(net[name].g, first[name]) and torch.equal(net[name], before[name])
+    assert not hasattr(net["targ"], "g")
+
+
+def test_no_examples_give_no_gradient():
+    net = {"x": torch.zeros(0, 3), "targ": torch.zeros(0), "w1": torch.ones(3, 2), "b1": torch.ones(2), "w2": torch.ones(2, 1), "b2": torch.ones(1)}
+    assert forward_and_backward(**net).isnan()
+    assert net["x"].g.shape == (0, 3) and all((net[name].g == 0).all() for name in ("w1", "b1", "w2", "b2"))
+
+
+@given(data=st.data(), n=SIZES, n_in=SIZES, n_out=SIZES, dtype=st.sampled_from(FLOATS))
+def test_lin_grad(data, n, n_in, n_out, dtype):
+    x, w, b, g = (data.draw(tensors(shape, dtype)).detach() for shape in [(n, n_in), (n_in, n_out), (n_out,), (n, n_out)])
+    out = lin(x, w, b)
+    out.g = g
+    lin_grad(x, out, w, b)
+    leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+    for t, expected in zip((x, w, b), torch.autograd.grad(lin(*leaves), leaves, g)): assert_close(t.g, expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
+
+
+@given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, *HALVES]))
+def test_relu_grad_is_that_of_torch_even_at_0(data, shape, dtype):
+    x, g = data.draw(tensors(shape, dtype)), data.draw(tensors(shape, dtype))
+    out = relu(x)
+    out.g = g
+    relu_grad(x, out)
+    leaf = x.clone().requires_grad_()
+    expected, = torch.autograd.grad(F.relu(leaf), leaf, g)
+    assert x.g.dtype == dtype
+    assert_close(x.g, expected, atol=0, rtol=0)
+
+
+@given(data=st.data(), n=st.integers(1, 4), n_out=st.integers(1, 4), dtype=st.sampled_from([*FLOATS, *HALVES]))
+def test_mse_grad_divides_by_elements(data, n, n_out, dtype):
+    out, targ = data.draw(tensors((n, n_out), dtype)), data.draw(tensors((n, n_out), dtype))
+    mse_grad(out, targ)
+    leaf = out.clone().requires_grad_()
+    expected, = torch.autograd.grad(F.mse_loss(leaf, targ), leaf)
+    assert out.g.dtype == dtype
+    assert_close(out.g, expected, **({"atol": 1e-6, "rtol": 0} if dtype in FLOATS else {}))
+
+
+def test_mse_grad_of_a_column_and_a_vector():
+    out, targ = torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 4.0])
+    mse_grad(out, targ)
+    assert out.g.tolist() == [[1.0], [-2.0]]
+
+
+def test_hand_made_gradients_can_be_differentiated():
+    "`.g` is made of ordinary operations, so autograd can go through it: a second derivative."
+    x, w, b = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(3, 2), (2, 2), (2,)])
+    def gradient(x, w, b):
+        out = lin(x, w, b)
+        mse_grad(out, torch.zeros(3, 2, dtype=torch.float64))
+        lin_grad(x, out, w, b)
+        return w.g
+    assert torch.autograd.gradcheck(gradient, (x, w, b))
+
+
+x, out, w, b = torch.ones(3, 4), torch.ones(3, 2), torch.ones(4, 2), torch.ones(2)
+
+
+def with_g(t, g=None):
+    t = t.clone()
+    t.g = torch.ones_like(t) if g is None else g
+    return t
+
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: lin_grad(x, out.clone(), w, b), AttributeError, ["lin_grad starts from out.g", "(3, 2)", "first call", "mse_grad(out, targ)"]),
+    (lambda: relu_grad(x, x.clone()), AttributeError, ["relu_grad starts from out.g", "(3, 4)"]),
+    (lambda: lin_grad(x, with_g(out, torch.ones(2)), w, b), ValueError, ["out is (3, 2)", "out.g is (2,)"]),
+    (lambda: lin_grad(x, with_g(out), w.t(), b), ValueError, ["(3, 4)", "(2, 4)", "w.t() is (4, 2), which fits"]),
+    (lambda: lin_grad(x, with_g(out), w, b[:1]), ValueError, ["(1,)", "2 columns"]),
+    (lambda: lin_grad(x, with_g(out[:1]), w, b), ValueError, ["out is (1, 2)", "gives (3, 2)"]),
+    (lambda: relu_grad(x, with_g(out)), ValueError, ["inp is (3, 4)", "out is (3, 2)"]),
+    (lambda: mse_grad(torch.ones(3), torch.ones(3, 1)), ValueError, ["(3,)", "(3, 1)", "(3, 3)"]),
+    (lambda: mse_grad(torch.arange(3), torch.arange(3)), TypeError, ["out is torch.int64", "gradients need floats", "out.float()"]),
+    (lambda: relu_grad(torch.arange(3), with_g(torch.arange(3))), TypeError, ["inp is torch.int64", "gradients need floats"]),
+    (lambda: lin_grad(x.long(), with_g(out.long()), w.long(), b.long()), TypeError, ["gradients need floats"]),
+    (lambda: lin_grad(x, with_g(out), w.double(), b), TypeError, ["torch.float64", "w.to(inp)"]),
+    (lambda: lin_grad(x, [1.0], w, b), TypeError, ["out is list"]),
+    (lambda: forward_and_backward(x, torch.ones(3, 1), w, b, torch.ones(3, 1), b[:1]), ValueError, ["(3, 2)", "(3, 1)"]),
+    (lambda: forward_and_backward(x.long(), torch.arange(3), w.long(), b.long(), w[:2, :1].long(), b[:1].long()), TypeError, ["float"]),
+])
+def test_bad_input(call, error, words):
+    with pytest.raises(error) as raised: call()
+    for word in words: assert word in str(raised.value)
+
+
+@given(net=nets())
+@settings(max_examples=30)
+def test_numerical_grad_of_a_net(net):
+    l1 = lin(net["x"], net["w1"], net["b1"])
+    assume((l1.abs() > 1e-2).all()) # differences would straddle a bend
+    largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
+    for name, expected in by_autograd(net).items():
+        assert_close(numerical_grad(lambda t: loss_of(net | {name: t}), net[name]), expected, atol=1e-7 * largest, rtol=0)
+
+
+@given(data=st.data(), shape=shapes())
+def test_numerical_grad_of_any_shape_leaves_x_alone(data, shape):
+    x = data.draw(tensors(shape))
+    before = x.clone()
+    gradient = numerical_grad(lambda t: (t.sin() * t).sum(), x)
+    assert torch.equal(x, before) and gradient.shape == x.shape
+    assert_close(gradient, x.cos() * x + x.sin(), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("call, error, word", [
+    (lambda: numerical_grad(torch.sum, torch.ones(2)), TypeError, "x is torch.float32"),
+    (lambda: numerical_grad(sum, [1.0]), TypeError, "x is list"),
+    (lambda: numerical_grad(lambda t: t, torch.ones(2).double()), ValueError, r"f gave \(2,\)"),
+    (lambda: numerical_grad(torch.sum, torch.ones(2).double(), step=0), ValueError, "step is 0"),
+    (lambda: numerical_grad(torch.sum, torch.ones(2).double(), step=float("nan")), ValueError, "step is nan"),
+])
+def test_numerical_grad_bad_input(call, error, word):
+    with pytest.raises(error, match=word): call()
+
+
+def test_numerical_grad_takes_plain_numbers_and_large_ones():
+    assert_close(numerical_grad(lambda t: 3 * t.tolist()[0], torch.ones(1).double()), torch.full((1,), 3.0).double())
+    assert_close(numerical_grad(lambda t: t.pow(2).sum(), torch.tensor([1e8]).double()), torch.tensor([2e8]).double(), rtol=1e-8, atol=0)
+    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    assert not numerical_grad(lambda t: t.sum(), x).requires_grad

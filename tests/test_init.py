@@ -1,0 +1,132 @@
+"First weights and what they do, over 200 seeds, against torch.nn.init and the bounds that theory gives."
+import math
+from functools import partial
+
+import pytest, torch
+from hypothesis import given, strategies as st
+from torch.testing import assert_close
+
+from groundup.functional import relu
+from groundup.init import kaiming_normal, lecun_normal, propagate, xavier_normal
+
+RULES = {lecun_normal: lambda n_in, n_out: n_in**-0.5, xavier_normal: lambda n_in, n_out: (2 / (n_in + n_out))**0.5,
+         kaiming_normal: lambda n_in, n_out: (2 / n_in)**0.5}
+each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+
+
+def seeded(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def of_std(std, n_in, n_out, *, copies, generator, **kind):
+    return torch.empty(copies, n_in, n_out, **kind).normal_(0, std, generator=generator)
+
+
+@each_rule
+@pytest.mark.parametrize("n_in, n_out", [(100, 100), (900, 400), (50, 800), (1000, 20)])
+def test_std_and_mean(rule, n_in, n_out):
+    w = rule(n_in, n_out, generator=seeded(), dtype=torch.float64)
+    expected, n = RULES[rule](n_in, n_out), n_in * n_out
+    assert abs(w.std() / expected - 1) < 7 / (2 * n)**0.5 and abs(w.mean()) < 7 * expected / n**0.5 # 7 standard deviations
+
+
+@each_rule
+def test_std_equals_torch(rule):
+    theirs = torch.empty(400, 900) # 900 inputs, 400 neurons
+    fill = {lecun_normal: partial(torch.nn.init.kaiming_normal_, nonlinearity="linear"), xavier_normal: torch.nn.init.xavier_normal_,
+            kaiming_normal: partial(torch.nn.init.kaiming_normal_, nonlinearity="relu")}[rule]
+    fill(theirs, generator=seeded(1))
+    assert abs(rule(900, 400, generator=seeded(2)).std() / theirs.std() - 1) < 0.02
+
+
+@each_rule
+@given(n_in=st.integers(1, 5), n_out=st.integers(1, 5), copies=st.none() | st.integers(1, 3), dtype=st.sampled_from([torch.float16, torch.float32, torch.float64, None]))
+def test_shape_dtype_and_seed(rule, n_in, n_out, copies, dtype):
+    one, other, third = (rule(n_in, n_out, copies=copies, generator=seeded(seed), dtype=dtype) for seed in (0, 0, 1))
+    assert one.shape == ((n_in, n_out) if copies is None else (copies, n_in, n_out))
+    assert one.dtype == (dtype or torch.get_default_dtype())
+    assert torch.equal(one, other) and not torch.equal(one, third)
+
+
+@each_rule
+def test_the_global_generator_is_the_default(rule):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        one = rule(3, 2)
+        torch.manual_seed(3)
+        assert torch.equal(one, rule(3, 2))
+    assert rule(3, 2, device="meta").device.type == "meta"
+
+
+@each_rule
+@pytest.mark.parametrize("sizes, word", [((0, 3), "n_in is 0"), ((3, -1), "n_out is -1"), ((2.5, 3), "n_in is 2.5")])
+def test_bad_sizes(rule, sizes, word):
+    with pytest.raises(ValueError, match=word): rule(*sizes)
+    with pytest.raises(ValueError, match="copies is 0"): rule(2, 3, copies=0)
+
+
+@pytest.mark.parametrize("activation", [None, relu, torch.tanh], ids=["nothing", "relu", "tanh"])
+@pytest.mark.parametrize("widths, rows, seeds", [([7, 5, 3], 6, 4), ([2, 9], 5, 1), ([4, 4, 4, 4], 3, 2)])
+def test_propagate_equals_one_net_at_a_time(activation, widths, rows, seeds):
+    stats = propagate(kaiming_normal, activation, widths=widths, rows=rows, seeds=seeds, generator=seeded(), dtype=torch.float64)
+    g = seeded()
+    x = torch.randn(seeds, rows, widths[0], generator=g, dtype=torch.float64)
+    for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])):
+        x = x @ kaiming_normal(n_in, n_out, copies=seeds, generator=g, dtype=torch.float64)
+        if activation: x = activation(x)
+        for net in range(seeds):
+            one = x[net]
+            pairs = [torch.cosine_similarity(one[i], one[i + 1], dim=0).abs() for i in range(0, rows - 1, 2) if one[i].any() and one[i + 1].any()]
+            expected = dict(mean=one.mean(), std=one.std(correction=0), rms=one.square().mean().sqrt(), dead=(one == 0).all(0).double().mean(),
+                            cosine=torch.stack(pairs).mean() if pairs else torch.tensor(math.nan).double())
+            for name, value in expected.items(): assert_close(getattr(stats, name)[layer, net], value, atol=1e-7, rtol=1e-9, equal_nan=True)
+
+
+def test_propagate_takes_biases_and_refuses_nonsense():
+    def biased(n_in, n_out, *, copies, **kind): return torch.zeros(copies, n_in, n_out), torch.full((copies, 1, n_out), 3.0)
+    assert (propagate(biased, widths=[2, 3], rows=2, seeds=2).mean == 3).all()
+    for arguments, word in [(dict(widths=[3]), "1 widths"), (dict(rows=1), "1 rows"), (dict(seeds=0), "0 seeds")]:
+        with pytest.raises(ValueError, match=word): propagate(lecun_normal, **arguments)
+    with pytest.raises(ValueError, match=r"init gave \(3, 2\)"): propagate(lambda n_in, n_out, **kind: torch.ones(n_in, n_out), widths=[3, 2], seeds=4)
+
+
+# What holds for every one of 200 seeds, at the bounds of 7 standard deviations or more.
+def of_200(init, activation, **kind): return propagate(init, activation, generator=seeded(7), **kind)
+
+
+def between(low, x, high): return ((low < x) & (x < high)).all()
+
+
+def test_one_layer():
+    stats = of_200(partial(of_std, 1.0), None, widths=[100, 50], rows=200)
+    assert between(-1, stats.mean, 1) and between(8.5, stats.std, 11.5)
+    stats = of_200(xavier_normal, None, widths=[100, 100], rows=200)
+    assert between(0.85, stats.std, 1.15)
+
+
+def test_one_layer_and_relu():
+    stats = of_200(lecun_normal, relu, widths=[100, 50], rows=200)
+    assert between(-0.06, stats.mean - (2 * math.pi)**-0.5, 0.06) and between(-0.08, stats.std - (0.5 - 1 / (2 * math.pi))**0.5, 0.08)
+    stats = of_200(kaiming_normal, relu, widths=[100, 50], rows=200)
+    assert between(-0.09, stats.mean - math.pi**-0.5, 0.09) and between(-0.11, stats.std - (1 - 1 / math.pi)**0.5, 0.11)
+    assert between(0.73, stats.rms.square(), 1.27)
+
+
+def test_fifty_layers_explode_vanish_and_hold():
+    assert of_200(partial(of_std, 1.0), None, dtype=torch.float32).rms[-1].isnan().all()
+    assert (of_200(partial(of_std, 0.01), None, dtype=torch.float32).rms[-1] == 0).all()
+    exploding = of_200(partial(of_std, 1.0), None, dtype=torch.float64).std[-1]
+    assert between(1e49, exploding, 1e51)
+    assert between(0.1, of_200(lecun_normal, None).std[-1], 10)
+
+
+def test_fifty_layers_with_relu():
+    lecun, he = of_200(lecun_normal, relu, dtype=torch.float64), of_200(kaiming_normal, relu, dtype=torch.float64)
+    assert between(1e-11, lecun.rms[-1], 1e-5) and between(3e-3, he.rms[-1], 100)
+    assert_close(he.rms[-1] / lecun.rms[-1], torch.full((200,), 2.0**25, dtype=torch.float64), rtol=1e-9, atol=0)
+    assert_close(he.cosine, lecun.cosine, atol=1e-9, rtol=0) # a scale turns no angle
+    assert 0.3 < he.dead[-1].median() < 0.55 and he.cosine[-1].median() > 0.95
+
+
+def test_a_factor_comes_through_fifty_times():
+    base, other = (of_200(partial(of_std, std), None, dtype=torch.float64).std[-1] for std in (0.1, 0.09))
+    assert_close(other / base, torch.full((200,), 0.9**50, dtype=torch.float64), rtol=1e-9, atol=0)
