@@ -33,6 +33,8 @@ lab: $(READY) ## open the course in JupyterLab; ARGS="--no-browser --port 9999" 
 run: $(READY) ## run every lesson from a fresh kernel into _build/, leaving yours as they are; ARGS=nbs/01_matmul.ipynb for one
 	$(BIN)/python tools/run.py $(ARGS)
 
+# Lessons and tests make many small products, two lessons at a time: threads that wait for each other only cost time.
+test: export OMP_NUM_THREADS = 1
 test: $(READY) ## check that all is in step, then test every lesson and the package
 	$(BIN)/python -m pytest tests/test_in_step.py
 	$(BIN)/nbdev_test

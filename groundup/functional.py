@@ -9,14 +9,14 @@ __all__ = ['lin', 'relu', 'mse']
 import torch
 from torch import Tensor
 
-# %% ../nbs/04_functional.ipynb #f6885fe0
+# %% ../nbs/04_functional.ipynb #2d3a3265
 def _same_kind(
     **tensors:Tensor, # by the name that a message is to call them
 ):
     "Raises TypeError unless all `tensors` are tensors, of one dtype and on one device."
     for name, t in tensors.items():
         if not isinstance(t, Tensor): raise TypeError(f"{name} is {type(t).__name__}, not a tensor; torch.tensor({name}) makes one")
-    (first, one), *others = tensors.items()
+    (first, one), *others = tensors.items() # the others are compared with the first
     for name, t in others:
         if t.dtype != one.dtype or t.device != one.device:
             raise TypeError(f"{first} is {one.dtype} on {one.device} and {name} is {t.dtype} on {t.device}; "

@@ -1,4 +1,4 @@
-"""Makes README.md from index.ipynb, and the index's own table of lessons and links from the lessons and settings.ini."""
+"""Makes README.md from index.ipynb, and the index's own tables of lessons and questions from the lessons and settings.ini."""
 import re, shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -9,7 +9,7 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 import nbformat
 
 top = Path(__file__).resolve().parent.parent
-MARK = "<!-- Made by tools/readme.py from the lessons and settings.ini. -->"
+MARK = "<!-- Made by tools/readme.py from the lessons and settings.ini: {}. -->"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?\s*(.*)\n?", re.M)
 IMAGES = "README_files"
 
@@ -30,14 +30,18 @@ def lesson_row(path: Path, cfg: dict) -> str:
     return f"| [{title}]({where}) | {summary} | {minutes[1] if minutes else ''} | [run]({cfg['colab_url']}/{where}) |"
 
 
+def notebooks() -> tuple[list[Path], list[Path]]:
+    "The lessons and the appendix, in order."
+    paths = sorted((top/"nbs").glob("*.ipynb"))
+    return [path for path in paths if path.name < "90"], [path for path in paths if path.name >= "90"]
+
+
 def lessons_and_links(cfg: dict) -> str:
-    "The generated cell of index.ipynb."
-    lessons, appendix = [], []
-    for path in sorted((top/"nbs").glob("*.ipynb")): (appendix if path.name >= "90" else lessons).append(path)
+    "The table of lessons, and where they can be run."
+    lessons, appendix = notebooks()
     rows = "\n".join(lesson_row(path, cfg) for path in lessons)
     behind = ", ".join(f"[{path.stem}]({path.relative_to(top).as_posix()})" for path in appendix)
-    return f"""{MARK}
-## The lessons
+    return f"""## The lessons
 | lesson | what you find out | minutes | Colab |
 | --- | --- | --- | --- |
 {rows}
@@ -47,14 +51,39 @@ How the lessons measure and draw stands in the appendix: {behind}.
 **Nothing to install:** open the course in [Codespaces]({cfg['codespaces_url']}), on [Binder]({cfg['binder_url']}), or a lesson in Colab (last column) after running `%pip install fastcore "groundup[plots] @ git+{cfg['git_url']}"` in a first cell. The [source]({cfg['git_url']}) is open, under the Apache License 2.0."""
 
 
-def update_index(path: Path, cfg: dict):
-    "Puts the generated cell of the index at `path` in step, leaving the file alone if it is."
+def questions_row(path: Path) -> str:
+    "One line of the table of questions: those that the lesson at `path` closes with."
     nb = read_nb(path)
-    made = [cell for cell in nb.cells if cell.source.startswith(MARK)]
-    if len(made) != 1: raise SystemExit(f"{path.name} has {len(made)} cells that start with {MARK!r}; it needs one")
-    if made[0].source == lessons_and_links(cfg): return
-    made[0].source = lessons_and_links(cfg)
-    write_nb(nb, path)
+    title = re.search(r"^# (.+)$", nb.cells[0].source, re.M)[1]
+    asked = [match[1] for cell in nb.cells if cell.cell_type == "markdown" for match in re.finditer(r"^### \d+\. (.+)$", cell.source, re.M)]
+    return f"| [{title}]({path.relative_to(top).as_posix()}) | {'<br>'.join(asked)} |"
+
+
+def questions(cfg: dict) -> str:
+    "The table of all questions."
+    rows = "\n".join(map(questions_row, notebooks()[0]))
+    return f"""## All the questions
+Each lesson closes with these, and with folded answers that run.
+
+| lesson | questions |
+| --- | --- |
+{rows}"""
+
+
+MADE = {"lessons": lessons_and_links, "questions": questions}
+
+
+def update_index(path: Path, cfg: dict):
+    "Puts the generated cells of the index at `path` in step, leaving the file alone if they are."
+    nb, changed = read_nb(path), False
+    for name, make in MADE.items():
+        mark = MARK.format(name)
+        cells = [cell for cell in nb.cells if cell.source.startswith(mark)]
+        if len(cells) != 1: raise SystemExit(f"{path.name} has {len(cells)} cells that start with {mark!r}; it needs one")
+        source = f"{mark}\n{make(cfg)}"
+        changed = changed or cells[0].source != source
+        cells[0].source = source
+    if changed: write_nb(nb, path)
 
 
 def readme(path: Path) -> tuple[str, dict[str, bytes]]:
@@ -72,7 +101,7 @@ def readme(path: Path) -> tuple[str, dict[str, bytes]]:
     exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags=["no-input"]), enabled=True)
     resources = {"output_files_dir": IMAGES, "unique_key": "index"}
     text, resources = exporter.from_notebook_node(nb, resources)
-    text = text.replace(MARK + "\n", "")
+    for name in MADE: text = text.replace(MARK.format(name) + "\n", "")
     text = re.sub(r"!\[\w+\]\((\S+_(\d+)_\d+\.\w+)\)", lambda m: f"![{alts[int(m[2])]}]({Path(m[1]).as_posix()})", text)
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.M)).strip() + "\n"
     return f"<!-- Made from index.ipynb by `make refresh`; edit that. -->\n\n{text}", resources["outputs"]
