@@ -5,22 +5,23 @@
 # %% auto #0
 __all__ = ['lecun_normal', 'xavier_normal', 'kaiming_normal', 'propagate']
 
-# %% ../nbs/05_init.ipynb #ca28cb3d
+# %% ../nbs/05_init.ipynb #4002fe7e
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# %% ../nbs/05_init.ipynb #ed916dfc
-def _normal(gain:float, fan:float, n_in:int, n_out:int, copies:int|None, generator, dtype, device) -> Tensor:
-    "Normal numbers with variance gain / fan, (n_in, n_out) or (copies, n_in, n_out). Raises ValueError for a size below 1."
+# %% ../nbs/05_init.ipynb #fbc7ecb5
+def _normal(gain:float, fans:tuple[int, ...], n_in:int, n_out:int, copies:int|None, generator, dtype, device) -> Tensor:
+    "Normal numbers with variance gain / sum of fans, (n_in, n_out) or (copies, n_in, n_out). Raises ValueError for a size below 1."
     sizes = {"n_in": n_in, "n_out": n_out} | ({} if copies is None else {"copies": copies})
-    if wrong := {name: size for name, size in sizes.items() if size != int(size) or size < 1}:
+    if wrong := {name: size for name, size in sizes.items() if not isinstance(size, Integral) or size < 1}:
         raise ValueError(f"{', '.join(f'{name} is {size}' for name, size in wrong.items())}; sizes are whole numbers from 1")
     shape = (n_in, n_out) if copies is None else (copies, n_in, n_out)
-    return torch.empty(shape, dtype=dtype, device=device).normal_(0, (gain / fan)**0.5, generator=generator)
+    return torch.empty(shape, dtype=dtype, device=device).normal_(0, (gain / sum(fans))**0.5, generator=generator)
 
-# %% ../nbs/05_init.ipynb #1227ff19
+# %% ../nbs/05_init.ipynb #da7aeea2
 def lecun_normal(
     n_in:int, # inputs of the layer
     n_out:int, # neurons of the layer
@@ -33,9 +34,9 @@ def lecun_normal(
     """Normal weights of variance 1/n_in, which keep the scale of a linear layer. Raises ValueError for a size below 1.
 
     Yann LeCun and others, Efficient BackProp, 1998."""
-    return _normal(1, n_in, n_in, n_out, copies, generator, dtype, device)
+    return _normal(1, (n_in,), n_in, n_out, copies, generator, dtype, device)
 
-# %% ../nbs/05_init.ipynb #ca32eecf
+# %% ../nbs/05_init.ipynb #06af5642
 def xavier_normal(
     n_in:int, # inputs of the layer
     n_out:int, # neurons of the layer
@@ -48,9 +49,9 @@ def xavier_normal(
     """Normal weights of variance 2/(n_in + n_out), between what outputs and what gradients need. Raises ValueError for a size below 1.
 
     Xavier Glorot and Yoshua Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010."""
-    return _normal(2, n_in + n_out, n_in, n_out, copies, generator, dtype, device)
+    return _normal(2, (n_in, n_out), n_in, n_out, copies, generator, dtype, device)
 
-# %% ../nbs/05_init.ipynb #66f53f01
+# %% ../nbs/05_init.ipynb #d6b61433
 def kaiming_normal(
     n_in:int, # inputs of the layer
     n_out:int, # neurons of the layer
@@ -63,7 +64,7 @@ def kaiming_normal(
     """Normal weights of variance 2/n_in, which keep the mean square through a layer and ReLU. Raises ValueError for a size below 1.
 
     Kaiming He, Xiangyu Zhang, Shaoqing Ren and Jian Sun, Delving Deep into Rectifiers, 2015."""
-    return _normal(2, n_in, n_in, n_out, copies, generator, dtype, device)
+    return _normal(2, (n_in,), n_in, n_out, copies, generator, dtype, device)
 
 # %% ../nbs/05_init.ipynb #1bc7ea0a
 def _layers(init:Callable, activation:Callable|None, widths:Sequence[int], rows:int, seeds:int, generator, dtype, device) -> Iterator[Tensor]:

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['LinearLayer', 'Module', 'MLP']
 
-# %% ../nbs/09_module.ipynb #759e5142
+# %% ../nbs/09_module.ipynb #cbbcd508
 from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from .autograd import my_relu
+from .functional import _same_kind
 from .init import kaiming_normal, lecun_normal
 
-# %% ../nbs/09_module.ipynb #45d24f5d
+# %% ../nbs/09_module.ipynb #3bee4bd7
 class LinearLayer(nn.Module):
-    "`x @ weight.t() + bias`, for x (..., n_in). Raises ValueError when called with another last size, TypeError with another dtype."
+    "`x @ weight.t() + bias`, for x (..., n_in). Raises ValueError when called with another last size, TypeError with another dtype or device."
     def __init__(self,
         n_in:int, # inputs
         n_out:int, # neurons
@@ -29,9 +30,9 @@ class LinearLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_out, dtype=dtype, device=device)) # (n_out,)
 
     def forward(self, x:Tensor) -> Tensor: # (..., n_out)
+        _same_kind(weight=self.weight, x=x)
         n_out, n_in = self.weight.shape
         if x.shape[-1:] != (n_in,): raise ValueError(f"x is {tuple(x.shape)}; this layer takes (..., {n_in}), and gives (..., {n_out})")
-        if x.dtype != self.weight.dtype: raise TypeError(f"x is {x.dtype} and the layer {self.weight.dtype}; x.to(layer.weight) gives both the same")
         return x @ self.weight.t() + self.bias
 
     def extra_repr(self) -> str: return f"{self.weight.shape[1]}, {self.weight.shape[0]}"

@@ -58,7 +58,7 @@ def test_the_global_generator_is_the_default(rule):
 
 
 @each_rule
-@pytest.mark.parametrize("sizes, word", [((0, 3), "n_in is 0"), ((3, -1), "n_out is -1"), ((2.5, 3), "n_in is 2.5")])
+@pytest.mark.parametrize("sizes, word", [((0, 3), "n_in is 0"), ((3, -1), "n_out is -1"), ((2.5, 3), "n_in is 2.5"), ((3, None), "n_out is None")])
 def test_bad_sizes(rule, sizes, word):
     with pytest.raises(ValueError, match=word): rule(*sizes)
     with pytest.raises(ValueError, match="copies is 0"): rule(2, 3, copies=0)

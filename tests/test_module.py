@@ -127,7 +127,8 @@ def test_module_is_copied_and_pickled(module):
 @pytest.mark.parametrize("act, error, words", [
     (lambda: LinearLayer(3, 2)(torch.ones(4, 5)), ValueError, ["x is (4, 5)", "(..., 3)", "(..., 2)"]),
     (lambda: LinearLayer(3, 2)(torch.tensor(1.0)), ValueError, ["x is ()"]),
-    (lambda: LinearLayer(3, 2)(torch.ones(4, 3).double()), TypeError, ["torch.float64", "torch.float32"]),
+    (lambda: LinearLayer(3, 2)(torch.ones(4, 3).double()), TypeError, ["weight is torch.float32", "x is torch.float64", "x.to(weight)"]),
+    (lambda: LinearLayer(3, 2)(torch.ones(4, 3).numpy()), TypeError, ["x is ndarray", "torch.tensor(x)"]),
     (lambda: LinearLayer(0, 2), ValueError, ["n_in is 0"]),
     (lambda: MLP(3, 0, 2), ValueError, ["n_out is 0"]),
     (lambda: MLP(3, 2, 1)(torch.ones(4, 2)), ValueError, ["x is (4, 2)", "(..., 3)"]),
