@@ -31,38 +31,42 @@ def mse_grad(
     _needs_floats(out=out, targ=targ)
     out.g = 2 * (out - _like_out(out, targ)) / out.numel()
 
-# %% ../nbs/06_backprop.ipynb #48a969ca
+# %% ../nbs/06_backprop.ipynb #cd1eca27
 def _gradient_of(
     out:Tensor, # the output of `function`
     function:str, # whose gradient is being computed
 ) -> Tensor: # out.g
-    "The gradient of `out`. Raises AttributeError if it has none yet, ValueError if it has another shape than `out`."
-    if not hasattr(out, "g"):
+    "The gradient of `out`. Raises AttributeError if it has none yet, ValueError for another shape than `out`'s, TypeError for another dtype."
+    g = getattr(out, "g", None)
+    if g is None:
         raise AttributeError(f"{function}_grad starts from out.g, and this out, of shape {tuple(out.shape)}, has none yet: first call the "
                              "gradient of what was computed from it, such as mse_grad(out, targ); gradients go from the loss backwards")
-    if out.g.shape != out.shape: raise ValueError(f"out is {tuple(out.shape)} and out.g is {tuple(out.g.shape)}; they must be equal")
-    return out.g
+    _same_kind(**{"out": out, "out.g": g})
+    if g.shape != out.shape: raise ValueError(f"out is {tuple(out.shape)} and out.g is {tuple(g.shape)}; they must be equal")
+    return g
 
-# %% ../nbs/06_backprop.ipynb #0d773a6f
+# %% ../nbs/06_backprop.ipynb #6d099e73
 def relu_grad(
     inp:Tensor, # what went into relu, any shape; gets `.g`, of the same shape
     out:Tensor, # what came out, with its gradient in `out.g`
 ):
     """Sets `inp.g`, the gradient of `relu`: that of `out` where `inp` is above 0, and 0 elsewhere, at exactly 0 as well.
 
-    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that differ, TypeError for whole numbers."""
+    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that differ, TypeError for whole numbers.
+    The gradient is multiplied by a mask, so one that is infinite or nan gives nan where `inp` is not above 0."""
     _needs_floats(inp=inp, out=out)
     if inp.shape != out.shape: raise ValueError(f"inp is {tuple(inp.shape)} and out is {tuple(out.shape)}; relu changes no shape")
     inp.g = (inp > 0) * _gradient_of(out, "relu")
 
-# %% ../nbs/06_backprop.ipynb #b45f2a64
+# %% ../nbs/06_backprop.ipynb #f0569c69
 def lin_grad(
     inp:Tensor, # what went into the layer, (n, n_in); gets `.g`, of the same shape
     out:Tensor, # what came out, (n, n_out), with its gradient in `out.g`
     w:Tensor, # its weights, (n_in, n_out); gets `.g`
     b:Tensor, # its biases, (n_out,); gets `.g`
 ):
-    """Sets `inp.g`, `w.g` and `b.g`, the gradients of `lin(inp, w, b)`.
+    """Sets `inp.g`, `w.g` and `b.g`, the gradients of `lin(inp, w, b)`; under `torch.no_grad()` if a tensor requires grad,
+    or `.g` keeps autograd's graph alive.
 
     Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that do not fit, TypeError for whole numbers."""
     _needs_floats(inp=inp, out=out, w=w, b=b)
@@ -74,7 +78,8 @@ def lin_grad(
     w.g = inp.t() @ g
     b.g = g.sum(0)
 
-# %% ../nbs/06_backprop.ipynb #41a553ee
+# %% ../nbs/06_backprop.ipynb #a3371255
+@torch.no_grad()
 def forward_and_backward(
     x:Tensor, # inputs, (n, n_in)
     targ:Tensor, # targets, (n,) or (n, n_out)
@@ -83,7 +88,7 @@ def forward_and_backward(
     w2:Tensor, # weights of the output layer, (nh, n_out)
     b2:Tensor, # its biases, (n_out,)
 ) -> Tensor: # the loss, rank 0
-    """The loss of the net lin, relu, lin, mse; sets `.g`, its gradient, on `x`, `w1`, `b1`, `w2` and `b2`.
+    """The loss of the net lin, relu, lin, mse; sets `.g`, its gradient, on `x`, `w1`, `b1`, `w2` and `b2`. Autograd records nothing of it.
 
     Raises ValueError for shapes that do not fit, TypeError for whole numbers, mixed dtypes or devices."""
     l1 = lin(x, w1, b1)
@@ -96,36 +101,38 @@ def forward_and_backward(
     lin_grad(x, l1, w1, b1)
     return loss
 
-# %% ../nbs/06_backprop.ipynb #ba93420d
+# %% ../nbs/06_backprop.ipynb #967a1883
 def _number(
     result:Tensor|float, # what a function gave
 ) -> float:
-    "`result` as a number. Raises ValueError if it is more than one."
+    "`result` as a number. Raises ValueError if it is more than one, TypeError if it is a tensor of another dtype than float64."
     if isinstance(result, Tensor) and result.numel() != 1:
         raise ValueError(f"f gave {tuple(result.shape)}; a gradient belongs to a function that gives one number, such as a loss")
+    if isinstance(result, Tensor) and result.dtype != torch.float64: raise TypeError(f"f gave {result.dtype}; it must compute in float64")
     return float(result)
 
-# %% ../nbs/06_backprop.ipynb #a7b37d8c
+# %% ../nbs/06_backprop.ipynb #86a6af99
 def numerical_grad(
-    f:Callable[[Tensor], Tensor|float], # gives one number for a tensor like `x`; gets the same tensor each time, changed in between
+    f:Callable[[Tensor], Tensor|float], # gives one number for a tensor like `x`, in float64
     x:Tensor, # where to take the gradient, any shape, float64; left as it is
     step:float=6e-6, # how far to move each number either way, times the number's size where that is above 1
 ) -> Tensor: # of the shape of x
     """The gradient of `f` at `x` by central differences, with two calls of `f` for each number of `x`.
 
-    Raises TypeError if `x` is not float64, ValueError if `f` gives more than one number or `step` is not above 0."""
-    if not isinstance(x, Tensor) or x.dtype != torch.float64:
-        raise TypeError(f"x is {getattr(x, 'dtype', type(x).__name__)}; differences lose a third of the digits, so it must be float64, as x.double() gives")
-    if not step > 0: raise ValueError(f"step is {step}; it must be above 0")
-    flat = x.detach().flatten().clone()
-    moved, gradient = flat.view(x.shape), torch.empty_like(flat) # f sees in moved what is written into flat
+    Raises TypeError if `x` or what `f` gives is not float64, ValueError if that is more than one number or `step` is not between 1e-15 and 1."""
+    _same_kind(x=x)
+    if x.dtype != torch.float64: raise TypeError(f"x is {x.dtype}; differences lose a third of the digits, so it must be float64, as x.double() gives")
+    if not 1e-15 < step < 1: raise ValueError(f"step is {step}; it must be between 1e-15 and 1")
+    flat = x.detach().flatten()
+    gradient = torch.empty_like(flat)
+
+    def at(i, value): # f, with number i moved to value, in a copy: whatever f does to it
+        moved = flat.clone()
+        moved[i] = value
+        return _number(f(moved.view(x.shape)))
+
     with torch.no_grad():
         for i, value in enumerate(flat.tolist()):
             up, down = value + step * max(1, abs(value)), value - step * max(1, abs(value))
-            flat[i] = up
-            above = _number(f(moved))
-            flat[i] = down
-            below = _number(f(moved))
-            flat[i] = value
-            gradient[i] = (above - below) / (up - down)
+            gradient[i] = (at(i, up) - at(i, down)) / (up - down)
     return gradient.view(x.shape)

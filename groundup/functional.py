@@ -22,10 +22,11 @@ def _same_kind(
             raise TypeError(f"{first} is {one.dtype} on {one.device} and {name} is {t.dtype} on {t.device}; "
                             f"{name}.to({first}) gives both the same")
 
-# %% ../nbs/04_functional.ipynb #3ced9266
+# %% ../nbs/04_functional.ipynb #8e54cfc9
 def _check_lin(x:Tensor, w:Tensor, b:Tensor):
     "Raises ValueError or TypeError unless `x`, `w` and `b` make a layer."
     _same_kind(x=x, w=w, b=b)
+    if x.ndim == w.ndim == 2 and b.ndim == 1 and x.shape[1] == w.shape[0] and w.shape[1] == b.shape[0]: return
     given = f"x is {tuple(x.shape)}, w is {tuple(w.shape)} and b is {tuple(b.shape)}"
     if x.ndim != 2 or w.ndim != 2 or b.ndim != 1:
         one = "; x[None] makes one example a batch" if x.ndim == 1 else ""
@@ -33,7 +34,7 @@ def _check_lin(x:Tensor, w:Tensor, b:Tensor):
     if x.shape[1] != w.shape[0]:
         turned = f"; w.t() is {tuple(w.t().shape)}, which fits" if x.shape[1] == w.shape[1] else ""
         raise ValueError(f"{given}: w needs one row for each of the {x.shape[1]} columns of x{turned}")
-    if b.shape[0] != w.shape[1]: raise ValueError(f"{given}: b needs one number for each of the {w.shape[1]} columns of w")
+    raise ValueError(f"{given}: b needs one number for each of the {w.shape[1]} columns of w")
 
 # %% ../nbs/04_functional.ipynb #42c2de0a
 def lin(
@@ -56,7 +57,7 @@ def relu(
     _same_kind(x=x)
     return x.clamp_min(0)
 
-# %% ../nbs/04_functional.ipynb #26c9c713
+# %% ../nbs/04_functional.ipynb #98398513
 def _like_out(
     out:Tensor, # what a net gives: (n, n_out), or (n,)
     targ:Tensor, # what it should give: of the same shape, or (n,) for (n, 1)
@@ -69,7 +70,8 @@ def _like_out(
     given = f"out is {tuple(out.shape)} and targ is {tuple(targ.shape)}"
     try: wide = f"they would broadcast to {tuple(torch.broadcast_shapes(out.shape, targ.shape))}"
     except RuntimeError: wide = "they do not fit"
-    cure = f"; targ.reshape({tuple(out.shape)}) fits" if out.numel() == targ.numel() else ""
+    same = [size for size in out.shape if size != 1] == [size for size in targ.shape if size != 1] # but for axes of size 1
+    cure = f"; targ.reshape({tuple(out.shape)}) fits" if same else ""
     raise ValueError(f"{given}: {wide}; targ needs out's shape, or that without a last axis of size 1{cure}")
 
 # %% ../nbs/04_functional.ipynb #72447265

@@ -66,7 +66,7 @@ def kaiming_normal(
     Kaiming He, Xiangyu Zhang, Shaoqing Ren and Jian Sun, Delving Deep into Rectifiers, 2015."""
     return _normal(2, (n_in,), n_in, n_out, copies, generator, dtype, device)
 
-# %% ../nbs/05_init.ipynb #1bc7ea0a
+# %% ../nbs/05_init.ipynb #69e7e291
 def _layers(init:Callable, activation:Callable|None, widths:Sequence[int], rows:int, seeds:int, generator, dtype, device) -> Iterator[Tensor]:
     "What `seeds` random nets make of `rows` standard normal inputs each, (seeds, rows, width), layer by layer."
     x = torch.empty(seeds, rows, widths[0], dtype=dtype, device=device).normal_(generator=generator)
@@ -74,11 +74,12 @@ def _layers(init:Callable, activation:Callable|None, widths:Sequence[int], rows:
         drawn = init(n_in, n_out, copies=seeds, generator=generator, dtype=dtype, device=device)
         w, b = drawn if isinstance(drawn, tuple) else (drawn, None)
         if w.shape != (seeds, n_in, n_out): raise ValueError(f"init gave {tuple(w.shape)} for {seeds} copies of ({n_in}, {n_out})")
+        if b is not None and b.shape != (seeds, 1, n_out): raise ValueError(f"init gave biases {tuple(b.shape)}; they must be {(seeds, 1, n_out)}")
         x = x @ w if b is None else x @ w + b
         if activation: x = activation(x)
         yield x
 
-# %% ../nbs/05_init.ipynb #10b4597f
+# %% ../nbs/05_init.ipynb #3b69ddbc
 class Statistics(NamedTuple):
     "What `propagate` measures: each (layers, seeds), in float64."
     mean:Tensor
@@ -94,12 +95,13 @@ def _measure(x:Tensor) -> Statistics: # each (seeds,)
     std = (square - mean.square()).clamp_min(0).sqrt()
     dead = (x.abs().amax(-2) == 0).double().mean(-1)
     one, other = x[:, :-1:2].double(), x[:, 1::2].double()
-    cosine = ((one * other).sum(-1) / (norms[:, :-1:2] * norms[:, 1::2])).abs().nanmean(-1)
+    lengths = norms[:, :-1:2] * norms[:, 1::2]
+    cosine = ((one * other).sum(-1) / lengths).abs().where(lengths != 0, 0).sum(-1) / (lengths != 0).sum(-1)
     return Statistics(mean, std, square.sqrt(), dead, cosine)
 
-# %% ../nbs/05_init.ipynb #866e1451
+# %% ../nbs/05_init.ipynb #e73311bf
 def propagate(
-    init:Callable, # called as init(n_in, n_out, copies=, generator=, dtype=, device=); gives weights (copies, n_in, n_out), or (weights, biases)
+    init:Callable, # called as init(n_in, n_out, copies=, generator=, dtype=, device=); gives weights (copies, n_in, n_out), or those and biases (copies, 1, n_out)
     activation:Callable[[Tensor], Tensor]|None=None, # what follows each layer, elementwise; nothing if left out
     *,
     widths:Sequence[int]=(100,) * 51, # the number of inputs, then the neurons of each layer

@@ -90,8 +90,9 @@ def test_lin_grad(data, n, n_in, n_out, dtype):
 def test_relu_grad_is_that_of_torch_even_at_0(data, shape, dtype):
     x, g = data.draw(tensors(shape, dtype)), data.draw(tensors(shape, dtype))
     out = relu(x)
-    out.g = g
-    relu_grad(x, out)
+    out.g = g.clone()
+    for _ in range(2): relu_grad(x, out) # the second time writes over
+    assert torch.equal(out.g, g)
     leaf = x.clone().requires_grad_()
     expected, = torch.autograd.grad(F.relu(leaf), leaf, g)
     assert x.g.dtype == dtype
@@ -108,10 +109,17 @@ def test_mse_grad_divides_by_elements(data, n, n_out, dtype):
     assert_close(out.g, expected, **({"atol": 1e-6, "rtol": 0} if dtype in FLOATS else {}))
 
 
+def test_relu_grad_looks_at_the_input():
+    inp, out = torch.tensor([-1.0, 1.0]), with_g(torch.tensor([1.0, 0.0]))
+    relu_grad(inp, out)
+    assert inp.g.tolist() == [0, 1]
+
+
 def test_mse_grad_of_a_column_and_a_vector():
     out, targ = torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 4.0])
-    mse_grad(out, targ)
-    assert out.g.tolist() == [[1.0], [-2.0]]
+    for _ in range(2): # the second time writes over, and adds nothing
+        mse_grad(out, targ)
+        assert out.g.tolist() == [[1.0], [-2.0]]
 
 
 def test_hand_made_gradients_can_be_differentiated():
@@ -121,7 +129,7 @@ def test_hand_made_gradients_can_be_differentiated():
         out = lin(x, w, b)
         mse_grad(out, torch.zeros(3, 2, dtype=torch.float64))
         lin_grad(x, out, w, b)
-        return w.g
+        return x.g, w.g, b.g
     assert torch.autograd.gradcheck(gradient, (x, w, b))
 
 
@@ -141,6 +149,8 @@ def with_g(t, g=None):
     (lambda: lin_grad(x, with_g(out), w.t(), b), ValueError, ["(3, 4)", "(2, 4)", "w.t() is (4, 2), which fits"]),
     (lambda: lin_grad(x, with_g(out), w, b[:1]), ValueError, ["(1,)", "2 columns"]),
     (lambda: lin_grad(x, with_g(out[:1]), w, b), ValueError, ["out is (1, 2)", "gives (3, 2)"]),
+    (lambda: lin_grad(x, with_g(out, torch.ones(2, 3)), w, b), ValueError, ["out is (3, 2)", "out.g is (2, 3)"]),
+    (lambda: lin_grad(x, with_g(out[:, :1]), w, b), ValueError, ["out is (3, 1)", "gives (3, 2)"]),
     (lambda: relu_grad(x, with_g(out)), ValueError, ["inp is (3, 4)", "out is (3, 2)"]),
     (lambda: mse_grad(torch.ones(3), torch.ones(3, 1)), ValueError, ["(3,)", "(3, 1)", "(3, 3)"]),
     (lambda: mse_grad(torch.arange(3), torch.arange(3)), TypeError, ["out is torch.int64", "gradients need floats", "out.float()"]),
@@ -180,14 +190,57 @@ def test_numerical_grad_of_any_shape_leaves_x_alone(data, shape):
     (lambda: numerical_grad(sum, [1.0]), TypeError, "x is list"),
     (lambda: numerical_grad(lambda t: t, torch.ones(2).double()), ValueError, r"f gave \(2,\)"),
     (lambda: numerical_grad(torch.sum, torch.ones(2).double(), step=0), ValueError, "step is 0"),
+    (lambda: numerical_grad(torch.sum, torch.ones(2).double(), step=-1e-5), ValueError, "step is -1e-05"),
     (lambda: numerical_grad(torch.sum, torch.ones(2).double(), step=float("nan")), ValueError, "step is nan"),
 ])
 def test_numerical_grad_bad_input(call, error, word):
     with pytest.raises(error, match=word): call()
 
 
+def test_numerical_grad_moves_a_copy_by_the_step():
+    x = torch.tensor([3.0, 5.0], dtype=torch.float64)
+    assert_close(numerical_grad(lambda t: (t * x).sum(), x), x, atol=1e-8, rtol=0) # an f that knows x sees it unmoved
+    zero = torch.zeros((), dtype=torch.float64)
+    for step, arguments in [(0.1, dict(step=0.1)), (6e-6, {})]: # the curvature error of t**3 at 0 is the step's square
+        assert_close(numerical_grad(lambda t: t**3, zero, **arguments).item(), step**2, rtol=1e-9, atol=0)
+    assert numerical_grad(lambda t: t, zero + 0.1) == 1 # exactly: divided by the distance really moved
+    assert numerical_grad(lambda t: float(not torch.is_grad_enabled()) * t, zero + 0.1) == 1 # without autograd
+
+
 def test_numerical_grad_takes_plain_numbers_and_large_ones():
     assert_close(numerical_grad(lambda t: 3 * t.tolist()[0], torch.ones(1).double()), torch.full((1,), 3.0).double())
-    assert_close(numerical_grad(lambda t: t.pow(2).sum(), torch.tensor([1e8]).double()), torch.tensor([2e8]).double(), rtol=1e-8, atol=0)
+    large = torch.tensor([1e8, -1e8]).double()
+    assert_close(numerical_grad(lambda t: t.pow(2).sum(), large), 2 * large, rtol=1e-8, atol=0)
+    tiny = torch.tensor([1e-10]).double()
+    assert_close(numerical_grad(lambda t: t.exp().sum(), tiny), tiny.exp(), rtol=1e-8, atol=0)
+    assert_close(numerical_grad(lambda t: t.sum()[None], tiny), tiny.exp()) # one number, of whatever rank
     x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    assert not numerical_grad(lambda t: t.sum(), x).requires_grad
+    assert not numerical_grad(lambda t: float(t.numpy().sum()), x).requires_grad
+
+
+def test_no_graph_stays_on_parameters():
+    net = {"x": torch.ones(3, 2), "targ": torch.ones(3), "w1": torch.ones(2, 2, requires_grad=True), "b1": torch.ones(2),
+           "w2": torch.ones(2, 1, requires_grad=True), "b2": torch.ones(1)}
+    assert not forward_and_backward(**net).requires_grad
+    assert not any(net[name].g.requires_grad for name in PARAMETERS)
+
+
+@pytest.mark.parametrize("g, error, words", [(None, AttributeError, "first call"), ([1.0], TypeError, "out.g is list"),
+                                             (torch.ones(3, 2).double(), TypeError, "out.g is torch.float64")])
+def test_bad_gradients(g, error, words):
+    given = out.clone()
+    given.g = g
+    for call in (lambda: lin_grad(x, given, w, b), lambda: relu_grad(out, given)):
+        with pytest.raises(error, match=words): call()
+
+
+@pytest.mark.parametrize("f, error, words", [(lambda t: t.float().sum(), TypeError, "f gave torch.float32"), (lambda t: t, ValueError, "f gave")])
+def test_numerical_grad_of_functions_that_do_not_fit(f, error, words):
+    with pytest.raises(error, match=words): numerical_grad(f, torch.ones(2).double())
+
+
+def test_numerical_grad_of_a_function_that_works_in_place():
+    x = torch.ones(2).double()
+    assert_close(numerical_grad(lambda t: t.mul_(2).sum(), x), torch.full((2,), 2.0).double(), atol=1e-8, rtol=0)
+    for step in (1e-17, float("inf")):
+        with pytest.raises(ValueError, match="step is"): numerical_grad(torch.sum, x, step=step)

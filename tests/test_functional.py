@@ -50,6 +50,7 @@ def test_mse_takes_no_shapes_that_only_broadcast(out_shape, targ_shape):
     try: expected = f"would broadcast to {tuple(torch.broadcast_shapes(out_shape, targ_shape))}"
     except RuntimeError: expected = "do not fit"
     for word in [f"out is {out_shape}", f"targ is {targ_shape}", expected]: assert word in str(raised.value)
+    assert ("reshape" in str(raised.value)) == (out.squeeze().shape == targ.squeeze().shape)
 
 
 def test_the_loss_of_the_trap_is_the_right_one():
@@ -57,6 +58,7 @@ def test_the_loss_of_the_trap_is_the_right_one():
     out = targ[:, None] + 0.1
     assert_close(mse(out, targ), torch.tensor(0.01))
     assert (out - targ).pow(2).mean() > 20 * mse(out, targ)
+    assert mse(torch.tensor([1.0, math.nan]), torch.zeros(2)).isnan() # a broken number stays broken
 
 
 x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
@@ -68,7 +70,10 @@ x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
     ((x, w, b[:1]), ValueError, ["b is (1,)", "each of the 50 columns of w"]),
     ((x, w, b[None]), ValueError, ["(1, 50)", "(n, n_in), (n_in, n_out) and (n_out,)"]),
     ((x[0], w, b), ValueError, ["(100,)", "x[None]"]),
-    ((x[None], w, b), ValueError, ["(1, 200, 100)"]),
+    ((x[None], w, b), ValueError, ["(1, 200, 100)", "a layer needs"]),
+    ((x, w[:, 0], b), ValueError, ["w is (100,)", "a layer needs"]),
+    ((x, w[..., None], b), ValueError, ["w is (100, 50, 1)", "a layer needs"]),
+    ((x, w, b[0]), ValueError, ["b is ()", "a layer needs"]),
     ((x, w.double(), b), TypeError, ["x is torch.float32", "w is torch.float64", "w.to(x)"]),
     ((x, w, b.to("meta")), TypeError, ["cpu", "b is torch.float32 on meta"]),
     ((x, w, [1.0]), TypeError, ["b is list", "torch.tensor(b)"]),
@@ -76,9 +81,11 @@ x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
 def test_lin_bad_input(arguments, error, words):
     with pytest.raises(error) as raised: lin(*arguments)
     for word in words: assert word in str(raised.value)
+    for cure in ["x[None]", "which fits"]: assert (cure in str(raised.value)) == any(cure in word for word in words)
 
 
 @pytest.mark.parametrize("out, targ, words", [
+    (torch.ones(3, dtype=torch.complex64), torch.ones(3, dtype=torch.complex64), ["torch.complex64"]),
     (torch.ones(3), torch.ones(3, dtype=torch.int64), ["targ is torch.int64", "targ.to(out)"]),
     (torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64), ["torch.int64", "out.float()"]),
     (torch.ones(3), torch.ones(3).double(), ["torch.float64"]),
@@ -96,7 +103,7 @@ def test_half_precision_stays_half(dtype):
 
 
 def test_gradients_and_vmap():
-    a, v, c = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3), (3, 2), (2,)])
-    assert torch.autograd.gradcheck(lambda a, v, c: mse(relu(lin(a, v, c)), torch.zeros(4, 2).double()), (a, v, c))
+    a, v, c, t = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3), (3, 2), (2,), (4, 2)])
+    assert torch.autograd.gradcheck(lambda a, v, c, t: mse(relu(lin(a, v, c)), t), (a, v, c, t))
     batch = torch.randn(5, 4, 3, dtype=torch.float64)
     assert_close(torch.func.vmap(lambda one: lin(one, v, c))(batch), batch @ v + c)

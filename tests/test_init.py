@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from torch.testing import assert_close
 
 from groundup.functional import relu
-from groundup.init import kaiming_normal, lecun_normal, propagate, xavier_normal
+from groundup.init import _measure, kaiming_normal, lecun_normal, propagate, xavier_normal
 
 RULES = {lecun_normal: lambda n_in, n_out: n_in**-0.5, xavier_normal: lambda n_in, n_out: (2 / (n_in + n_out))**0.5,
          kaiming_normal: lambda n_in, n_out: (2 / n_in)**0.5}
@@ -27,6 +27,7 @@ def test_std_and_mean(rule, n_in, n_out):
     w = rule(n_in, n_out, generator=seeded(), dtype=torch.float64)
     expected, n = RULES[rule](n_in, n_out), n_in * n_out
     assert abs(w.std() / expected - 1) < 7 / (2 * n)**0.5 and abs(w.mean()) < 7 * expected / n**0.5 # 7 standard deviations
+    assert abs((w / w.std()).pow(4).mean() - 3) < 7 * (24 / n)**0.5 # the kurtosis of normal numbers; that of uniform ones is 1.8
 
 
 @each_rule
@@ -45,6 +46,7 @@ def test_shape_dtype_and_seed(rule, n_in, n_out, copies, dtype):
     assert one.shape == ((n_in, n_out) if copies is None else (copies, n_in, n_out))
     assert one.dtype == (dtype or torch.get_default_dtype())
     assert torch.equal(one, other) and not torch.equal(one, third)
+    if copies == 3: assert not torch.equal(one[0], one[1]) and not torch.equal(one[1], one[2])
 
 
 @each_rule
@@ -62,6 +64,7 @@ def test_the_global_generator_is_the_default(rule):
 def test_bad_sizes(rule, sizes, word):
     with pytest.raises(ValueError, match=word): rule(*sizes)
     with pytest.raises(ValueError, match="copies is 0"): rule(2, 3, copies=0)
+    with pytest.raises(ValueError, match="n_in is 0, n_out is -1"): rule(0, -1)
 
 
 @pytest.mark.parametrize("activation", [None, relu, torch.tanh], ids=["nothing", "relu", "tanh"])
@@ -87,6 +90,20 @@ def test_propagate_takes_biases_and_refuses_nonsense():
     for arguments, word in [(dict(widths=[3]), "1 widths"), (dict(rows=1), "1 rows"), (dict(seeds=0), "0 seeds")]:
         with pytest.raises(ValueError, match=word): propagate(lecun_normal, **arguments)
     with pytest.raises(ValueError, match=r"init gave \(3, 2\)"): propagate(lambda n_in, n_out, **kind: torch.ones(n_in, n_out), widths=[3, 2], seeds=4)
+
+
+def test_measure_by_hand():
+    def measured(*x): return {name: value.item() for name, value in _measure(torch.tensor([x], dtype=torch.float32))._asdict().items()}
+    assert measured([-1, 0], [0, 0])["dead"] == 0.5 # a unit below 0 is not dead
+    large = measured([3e38, 3e38], [3e38, 3e38]) # neither its square nor its sum is a float32
+    assert (large["mean"], large["rms"], large["cosine"]) == pytest.approx((3e38, 3e38, 1))
+    small = measured([1e-30], [1e-30])
+    assert small["dead"] == 0 and small["cosine"] == pytest.approx(1)
+    for value in (0.1, 0.7, 1 / 3, 3.3): assert measured(*[[value] * 7] * 5)["std"] < 1e-7 # and not nan, where rounding takes its square below 0
+
+
+def test_propagate_on_a_device():
+    assert propagate(kaiming_normal, relu, widths=[3, 2], rows=2, seeds=2, device="meta").rms.device.type == "meta"
 
 
 # What holds for every one of 200 seeds, at the bounds of 7 standard deviations or more.
@@ -130,3 +147,15 @@ def test_fifty_layers_with_relu():
 def test_a_factor_comes_through_fifty_times():
     base, other = (of_200(partial(of_std, std), None, seeds=20, dtype=torch.float64).std[-1] for std in (0.1, 0.09))
     assert_close(other / base, torch.full((20,), 0.9**50, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_biases_of_another_shape_are_refused():
+    def flat(n_in, n_out, *, copies, **kind): return torch.zeros(copies, n_in, n_out), torch.arange(copies * n_out).reshape(copies, n_out).float()
+    with pytest.raises(ValueError, match=r"init gave biases \(4, 3\); they must be \(4, 1, 3\)"): propagate(flat, widths=[2, 3], rows=4, seeds=4)
+
+
+def test_broken_rows_are_not_left_out():
+    from groundup.init import _measure
+    rows = torch.tensor([[[1.0, 0], [1, 1], [math.nan, 1], [1, 1]], [[1.0, 0], [1, 1], [0, 0], [1, 1]]])
+    cosine = _measure(rows).cosine
+    assert cosine[0].isnan() and cosine[1].item() == pytest.approx(0.5**0.5) # nan shows; a row of zeros has no direction, and is left out
