@@ -7,7 +7,7 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here/"settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-plots = cfg["plots_requirements"].split()
+extras = {name: cfg[f"{name}_requirements"].split() for name in ["plots", "digits"]}
 
 setup(
     name=cfg["lib_name"],
@@ -34,5 +34,5 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=[cfg["lib_name"]],
     install_requires=cfg["requirements"].split(),
-    extras_require={"plots": plots, "dev": plots + cfg["dev_requirements"].split()},
+    extras_require={**extras, "dev": sum(extras.values(), cfg["dev_requirements"].split())},
 )

@@ -46,7 +46,7 @@ def execute(path: Path, bar: tqdm) -> tuple[nbformat.NotebookNode, str]:
     "The notebook at `path`, run in its own folder, and what became of it: 'ok' or the failing cell with its error."
     nb = nbformat.read(path, as_version=4)
     bar.set_description(path.stem)
-    client = Runner(nb, bar, timeout=None, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
+    client = Runner(nb, bar, timeout=None, kernel_name="python3", coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
                     resources={"metadata": {"path": str(path.parent)}})
     try: client.execute()
     except CellExecutionError as error:
