@@ -6,8 +6,13 @@ import subprocess, sys, time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from groundup.conv import conv2d
 from groundup.einsum import einsum
+from groundup.module import MLP
 from groundup.timing import best_times, format_time
+from groundup.training import SGD, fit, load_digits
+from torch.utils.data import DataLoader, TensorDataset
 
 top = Path(__file__).resolve().parent.parent
 
@@ -21,6 +26,32 @@ def einsum_beside_torch():
         x = [torch.randn(shape, generator=generator) for shape in shapes]
         times = best_times({"ours": lambda: einsum(equation, *x), "theirs": lambda: torch.einsum(equation, *x)}, rounds=5, threads=torch.get_num_threads())
         yield f"{equation} {' '.join('x'.join(map(str, shape)) for shape in shapes)}", times["ours"], times["theirs"], reach
+
+
+def conv_beside_torch():
+    "`conv2d` beside `F.conv2d`, float32, padding k // 2."
+    generator = torch.Generator().manual_seed(0)
+    for shape, c_out, k, reach in [((64, 8, 14, 14), 16, 3, 2), ((64, 16, 28, 28), 32, 3, 2), ((16, 64, 32, 32), 64, 3, 2), ((64, 1, 28, 28), 8, 5, 4)]:
+        x, w = torch.randn(shape, generator=generator), torch.randn(c_out, shape[1], k, k, generator=generator)
+        times = best_times({"ours": lambda: conv2d(x, w, padding=k // 2), "theirs": lambda: F.conv2d(x, w, padding=k // 2)}, rounds=5, threads=torch.get_num_threads())
+        yield f"conv2d {'x'.join(map(str, shape))} to {c_out}, k {k}", times["ours"], times["theirs"], reach
+
+
+def training_beside_torch():
+    "An epoch of the digits, batches of 64: `fit` and `SGD`, beside `torch.optim.SGD` and a `DataLoader` with `F.cross_entropy`."
+    x, targ, _, _ = load_digits()
+    ours, theirs = MLP(64, 64, 10), MLP(64, 64, 10)
+    opt, torch_opt = SGD(ours.parameters(), lr=0.1, momentum=0.9), torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    loader = DataLoader(TensorDataset(x, targ), batch_size=64, shuffle=True)
+
+    def epoch():
+        for images, labels in loader:
+            torch_opt.zero_grad()
+            F.cross_entropy(theirs(images), labels).backward()
+            torch_opt.step()
+
+    times = best_times({"ours": lambda: fit(ours, opt, x, targ, epochs=1, progress=False), "theirs": epoch}, seconds=1, rounds=5, threads=torch.get_num_threads())
+    yield "an epoch of digits, MLP(64, 64, 10)", times["ours"], times["theirs"], 1
 
 
 def imports():
@@ -41,7 +72,7 @@ def lessons():
     yield "nbdev_test, all lessons and the index", time.perf_counter() - start, 90, 1
 
 
-GROUPS = {"einsum": einsum_beside_torch, "imports": imports, "lessons": lessons}
+GROUPS = {"einsum": einsum_beside_torch, "conv": conv_beside_torch, "training": training_beside_torch, "imports": imports, "lessons": lessons}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(GROUPS)

@@ -81,7 +81,7 @@ def test_devcontainer_sets_up():
 
 def test_constraints_pin_what_settings_admit():
     pinned = dict(line.split("==") for line in (top/"constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line and line[0] != "#")
-    wanted = " ".join(cfg[key] for key in ["requirements", "plots_requirements", "dev_requirements"]).split()
+    wanted = " ".join(cfg[key] for key in ["requirements", "plots_requirements", "digits_requirements", "dev_requirements"]).split()
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement} and {pinned[requirement.name]}"
 

@@ -35,8 +35,8 @@ def test_wheel_says_what_settings_say(wheel):
     assert said["Requires-Python"] == f">={cfg['min_python']}"
     needed = {Requirement(line) for line in said.get_all("Requires-Dist") if "extra ==" not in line}
     assert needed == set(map(Requirement, cfg["requirements"].split()))
-    named = set(re.findall(r"(?:groundup|\.)\[(\w+)\]", (top/"README.md").read_text(encoding="utf-8")))
-    assert named and named <= set(said.get_all("Provides-Extra", [])), f"README.md installs with the extras {named}"
+    named = set(",".join(re.findall(r"(?:groundup|\.)\[([\w,]+)\]", (top/"README.md").read_text(encoding="utf-8"))).split(","))
+    assert named == {"dev", "digits", "plots"} and named <= set(said.get_all("Provides-Extra", [])), f"README.md installs with the extras {named}"
     assert cfg["license"] in (said["License"], said["License-Expression"])
     assert said["Keywords"].replace(",", " ").split() == cfg["keywords"].split()
     assert any(line.startswith("Intended Audience") for line in said.get_all("Classifier"))
@@ -67,7 +67,7 @@ assert einsum("ij->", torch.ones(2, 3)) == 6 and broadcast_shape((2, 1), (3,)) =
 def test_imports_stay_small(module):
     code = f"import sys, torch; before = set(sys.modules); import groundup.{module}; print(*sorted({{name.split('.')[0] for name in set(sys.modules) - before}}))"
     added = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
-    unwanted = {"matplotlib", "sympy", "IPython", "fastcore", "nbdev"} - ({"matplotlib"} if module == "plots" else set())
+    unwanted = {"matplotlib", "sympy", "sklearn", "scipy", "IPython", "fastcore", "nbdev"} - ({"matplotlib"} if module == "plots" else set())
     assert "groundup" in added and not added & unwanted
 
 
