@@ -23,18 +23,23 @@ def _same_kind(
                             f"{name}.to({first}) gives both the same")
 
 # %% ../nbs/04_functional.ipynb #8e54cfc9
-def _check_lin(x:Tensor, w:Tensor, b:Tensor):
-    "Raises ValueError or TypeError unless `x`, `w` and `b` make a layer."
-    _same_kind(x=x, w=w, b=b)
+def _fit_lin(x, w, b):
+    "Raises ValueError unless the shapes of `x`, `w` and `b` make a layer."
     if x.ndim == w.ndim == 2 and b.ndim == 1 and x.shape[1] == w.shape[0] and w.shape[1] == b.shape[0]: return
     given = f"x is {tuple(x.shape)}, w is {tuple(w.shape)} and b is {tuple(b.shape)}"
     if x.ndim != 2 or w.ndim != 2 or b.ndim != 1:
         one = "; x[None] makes one example a batch" if x.ndim == 1 else ""
         raise ValueError(f"{given}: a layer needs (n, n_in), (n_in, n_out) and (n_out,){one}")
     if x.shape[1] != w.shape[0]:
-        turned = f"; w.t() is {tuple(w.t().shape)}, which fits" if x.shape[1] == w.shape[1] else ""
+        turn = "t()" if isinstance(w, Tensor) else "T" # lesson 12 comes with arrays of NumPy
+        turned = f"; w.{turn} is {tuple(w.T.shape)}, which fits" if x.shape[1] == w.shape[1] else ""
         raise ValueError(f"{given}: w needs one row for each of the {x.shape[1]} columns of x{turned}")
     raise ValueError(f"{given}: b needs one number for each of the {w.shape[1]} columns of w")
+
+def _check_lin(x:Tensor, w:Tensor, b:Tensor):
+    "Raises ValueError or TypeError unless `x`, `w` and `b` make a layer."
+    _same_kind(x=x, w=w, b=b)
+    _fit_lin(x, w, b)
 
 # %% ../nbs/04_functional.ipynb #42c2de0a
 def lin(
@@ -58,13 +63,8 @@ def relu(
     return x.clamp_min(0)
 
 # %% ../nbs/04_functional.ipynb #98398513
-def _like_out(
-    out:Tensor, # what a net gives: (n, n_out), or (n,)
-    targ:Tensor, # what it should give: of the same shape, or (n,) for (n, 1)
-) -> Tensor: # targ, in the shape of out
-    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together, TypeError for whole numbers."
-    _same_kind(out=out, targ=targ)
-    if not out.is_floating_point(): raise TypeError(f"out and targ are {out.dtype}; a mean needs floats, as out.float() gives")
+def _fit_targ(out, targ):
+    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together."
     if targ.shape == out.shape: return targ
     if (*targ.shape, 1) == tuple(out.shape): return targ[..., None]
     given = f"out is {tuple(out.shape)} and targ is {tuple(targ.shape)}"
@@ -73,6 +73,15 @@ def _like_out(
     same = [size for size in out.shape if size != 1] == [size for size in targ.shape if size != 1] # but for axes of size 1
     cure = f"; targ.reshape({tuple(out.shape)}) fits" if same else ""
     raise ValueError(f"{given}: {wide}; targ needs out's shape, or that without a last axis of size 1{cure}")
+
+def _like_out(
+    out:Tensor, # what a net gives: (n, n_out), or (n,)
+    targ:Tensor, # what it should give: of the same shape, or (n,) for (n, 1)
+) -> Tensor: # targ, in the shape of out
+    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together, TypeError for whole numbers."
+    _same_kind(out=out, targ=targ)
+    if not out.is_floating_point(): raise TypeError(f"out and targ are {out.dtype}; a mean needs floats, as out.float() gives")
+    return _fit_targ(out, targ)
 
 # %% ../nbs/04_functional.ipynb #72447265
 def mse(

@@ -1,11 +1,12 @@
-"Gradients by hand against autograd and finite differences, over generated sizes and dtypes, and their errors."
-import pytest, torch
+"Gradients by hand, on tensors and on arrays, against autograd and finite differences, over generated sizes and dtypes, and their errors."
+import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings, strategies as st
 from torch.testing import assert_close
 
 from groundup.backprop import forward_and_backward, lin_grad, mse_grad, numerical_grad, relu_grad
 from groundup.functional import lin, mse, relu
+from libraries import TORCH, each_library
 from shapes import FLOATS, SIZES, shapes, tensors
 
 PARAMETERS = ("x", "w1", "b1", "w2", "b2")
@@ -33,92 +34,118 @@ def by_autograd(net):
     return {name: leaves[name].grad for name in PARAMETERS}
 
 
+def by_hand(lib, net):
+    "The loss and the gradients of `forward_and_backward`, as tensors."
+    given = {name: lib.give(t) for name, t in net.items()}
+    loss = lib.take(lib.forward_and_backward(**given))
+    return loss, {name: lib.take(given[name].g) for name in PARAMETERS}
+
+
+@each_library
 @given(net=nets())
 @settings(max_examples=200)
-def test_equals_autograd_in_float64(net):
-    assert_close(forward_and_backward(**net), loss_of(net), atol=1e-12, rtol=1e-12)
+def test_equals_autograd_in_float64(lib, net):
+    loss, gradients = by_hand(lib, net)
+    assert_close(loss, loss_of(net), atol=1e-12, rtol=1e-12)
     for name, expected in by_autograd(net).items():
-        assert net[name].g.shape == net[name].shape and net[name].g.dtype == torch.float64
-        assert (net[name].g - expected).norm() <= 1e-12 * max(1, expected.norm())
+        assert gradients[name].shape == net[name].shape and gradients[name].dtype == torch.float64
+        assert (gradients[name] - expected).norm() <= 1e-12 * max(1, expected.norm())
 
 
+@each_library
 @given(net=nets(dtype=torch.float32))
-def test_equals_autograd_in_float32(net):
+def test_equals_autograd_in_float32(lib, net):
     assume((lin(net["x"].double(), net["w1"].double(), net["b1"].double()).abs() > 1e-5).all()) # rounding may not cross the bend
-    forward_and_backward(**net)
+    gradients = by_hand(lib, net)[1]
     largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
-    for name, expected in by_autograd(net).items(): assert_close(net[name].g, expected, atol=1e-5 * largest, rtol=0)
+    for name, expected in by_autograd(net).items(): assert_close(gradients[name], expected, atol=1e-5 * largest, rtol=0)
 
 
-def test_the_course_net_over_200_seeds():
+@each_library
+def test_the_course_net_over_200_seeds(lib):
     for seed in range(200):
         g = torch.Generator().manual_seed(seed)
         net = {name: scale * torch.randn(shape, generator=g) for name, shape, scale in [("x", (200, 100), 1), ("targ", (200,), 1), ("w1", (100, 50), 0.14),
                ("b1", (50,), 0.1), ("w2", (50, 1), 0.14), ("b2", (1,), 0.1)]}
-        forward_and_backward(**net)
-        for name, expected in by_autograd(net).items(): assert_close(net[name].g, expected, atol=1e-5, rtol=0)
+        gradients = by_hand(lib, net)[1]
+        for name, expected in by_autograd(net).items(): assert_close(gradients[name], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered") # of a batch without rows, in NumPy
+@each_library
 @given(net=nets(least=0))
-def test_a_second_call_does_not_depend_on_the_first(net):
-    before = {name: t.clone() for name, t in net.items()}
-    forward_and_backward(**net)
-    first = {name: net[name].g.clone() for name in PARAMETERS}
-    forward_and_backward(**net)
+def test_a_second_call_does_not_depend_on_the_first(lib, net):
+    before, given = {name: t.clone() for name, t in net.items()}, {name: lib.give(t) for name, t in net.items()}
+    lib.forward_and_backward(**given)
+    first = {name: lib.take(given[name].g).clone() for name in PARAMETERS}
+    lib.forward_and_backward(**given)
     for name in PARAMETERS:
-        assert torch.equal(net[name].g, first[name]) and torch.equal(net[name], before[name])
-    assert not hasattr(net["targ"], "g")
+        assert torch.equal(lib.take(given[name].g), first[name]) and torch.equal(net[name], before[name])
+    assert not hasattr(given["targ"], "g")
 
 
-def test_no_examples_give_no_gradient():
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")
+@each_library
+def test_no_examples_give_no_gradient(lib):
     net = {"x": torch.zeros(0, 3), "targ": torch.zeros(0), "w1": torch.ones(3, 2), "b1": torch.ones(2), "w2": torch.ones(2, 1), "b2": torch.ones(1)}
-    assert forward_and_backward(**net).isnan()
-    assert net["x"].g.shape == (0, 3) and all((net[name].g == 0).all() for name in ("w1", "b1", "w2", "b2"))
+    loss, gradients = by_hand(lib, net)
+    assert loss.isnan()
+    assert gradients["x"].shape == (0, 3) and all((gradients[name] == 0).all() for name in ("w1", "b1", "w2", "b2"))
 
 
+@each_library
 @given(data=st.data(), n=SIZES, n_in=SIZES, n_out=SIZES, dtype=st.sampled_from(FLOATS))
-def test_lin_grad(data, n, n_in, n_out, dtype):
+def test_lin_grad(lib, data, n, n_in, n_out, dtype):
     x, w, b, g = (data.draw(tensors(shape, dtype)).detach() for shape in [(n, n_in), (n_in, n_out), (n_out,), (n, n_out)])
-    out = lin(x, w, b)
-    out.g = g
-    lin_grad(x, out, w, b)
+    given = [lib.give(t) for t in (x, w, b)]
+    out = lib.lin(*given)
+    out.g = lib.give(g)
+    lib.lin_grad(given[0], out, *given[1:])
     leaves = [t.clone().requires_grad_() for t in (x, w, b)]
-    for t, expected in zip((x, w, b), torch.autograd.grad(lin(*leaves), leaves, g)): assert_close(t.g, expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
+    for t, expected in zip(given, torch.autograd.grad(lin(*leaves), leaves, g)): assert_close(lib.take(t.g), expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
+@each_library
 @given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, *HALVES]))
-def test_relu_grad_is_that_of_torch_even_at_0(data, shape, dtype):
+def test_relu_grad_is_that_of_torch_even_at_0(lib, data, shape, dtype):
+    assume(lib.has(dtype))
     x, g = data.draw(tensors(shape, dtype)), data.draw(tensors(shape, dtype))
-    out = relu(x)
-    out.g = g.clone()
-    for _ in range(2): relu_grad(x, out) # the second time writes over
-    assert torch.equal(out.g, g)
+    inp = lib.give(x)
+    out = lib.relu(inp)
+    out.g = lib.give(g.clone())
+    for _ in range(2): lib.relu_grad(inp, out) # the second time writes over
+    assert torch.equal(lib.take(out.g), g)
     leaf = x.clone().requires_grad_()
     expected, = torch.autograd.grad(F.relu(leaf), leaf, g)
-    assert x.g.dtype == dtype
-    assert_close(x.g, expected, atol=0, rtol=0)
+    assert lib.take(inp.g).dtype == dtype
+    assert_close(lib.take(inp.g), expected, atol=0, rtol=0)
 
 
+@each_library
 @given(data=st.data(), n=st.integers(1, 4), n_out=st.integers(1, 4), dtype=st.sampled_from([*FLOATS, *HALVES]))
-def test_mse_grad_divides_by_elements(data, n, n_out, dtype):
+def test_mse_grad_divides_by_elements(lib, data, n, n_out, dtype):
+    assume(lib.has(dtype))
     out, targ = data.draw(tensors((n, n_out), dtype)), data.draw(tensors((n, n_out), dtype))
-    mse_grad(out, targ)
+    given = lib.give(out)
+    lib.mse_grad(given, lib.give(targ))
     leaf = out.clone().requires_grad_()
     expected, = torch.autograd.grad(F.mse_loss(leaf, targ), leaf)
-    assert out.g.dtype == dtype
-    assert_close(out.g, expected, **({"atol": 1e-6, "rtol": 0} if dtype in FLOATS else {}))
+    assert lib.take(given.g).dtype == dtype
+    assert_close(lib.take(given.g), expected, **({"atol": 1e-6, "rtol": 0} if dtype in FLOATS else {}))
 
 
-def test_relu_grad_looks_at_the_input():
-    inp, out = torch.tensor([-1.0, 1.0]), with_g(torch.tensor([1.0, 0.0]))
-    relu_grad(inp, out)
+@each_library
+def test_relu_grad_looks_at_the_input(lib):
+    inp, out = lib.give(torch.tensor([-1.0, 1.0])), lib.give(with_g(torch.tensor([1.0, 0.0])))
+    lib.relu_grad(inp, out)
     assert inp.g.tolist() == [0, 1]
 
 
-def test_mse_grad_of_a_column_and_a_vector():
-    out, targ = torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 4.0])
+@each_library
+def test_mse_grad_of_a_column_and_a_vector(lib):
+    out, targ = lib.give(torch.tensor([[1.0], [2.0]])), lib.give(torch.tensor([0.0, 4.0]))
     for _ in range(2): # the second time writes over, and adds nothing
-        mse_grad(out, targ)
+        lib.mse_grad(out, targ)
         assert out.g.tolist() == [[1.0], [-2.0]]
 
 
@@ -142,45 +169,51 @@ def with_g(t, g=None):
     return t
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: lin_grad(x, out.clone(), w, b), AttributeError, ["lin_grad starts from out.g", "(3, 2)", "first call", "mse_grad(out, targ)"]),
-    (lambda: relu_grad(x, x.clone()), AttributeError, ["relu_grad starts from out.g", "(3, 4)"]),
-    (lambda: lin_grad(x, with_g(out, torch.ones(2)), w, b), ValueError, ["out is (3, 2)", "out.g is (2,)"]),
-    (lambda: lin_grad(x, with_g(out), w.t(), b), ValueError, ["(3, 4)", "(2, 4)", "w.t() is (4, 2), which fits"]),
-    (lambda: lin_grad(x, with_g(out), w, b[:1]), ValueError, ["(1,)", "2 columns"]),
-    (lambda: lin_grad(x, with_g(out[:1]), w, b), ValueError, ["out is (1, 2)", "gives (3, 2)"]),
-    (lambda: lin_grad(x, with_g(out, torch.ones(2, 3)), w, b), ValueError, ["out is (3, 2)", "out.g is (2, 3)"]),
-    (lambda: lin_grad(x, with_g(out[:, :1]), w, b), ValueError, ["out is (3, 1)", "gives (3, 2)"]),
-    (lambda: relu_grad(x, with_g(out)), ValueError, ["inp is (3, 4)", "out is (3, 2)"]),
-    (lambda: mse_grad(torch.ones(3), torch.ones(3, 1)), ValueError, ["(3,)", "(3, 1)", "(3, 3)"]),
-    (lambda: mse_grad(torch.arange(3), torch.arange(3)), TypeError, ["out is torch.int64", "gradients need floats", "out.float()"]),
-    (lambda: relu_grad(torch.arange(3), with_g(torch.arange(3))), TypeError, ["inp is torch.int64", "gradients need floats"]),
-    (lambda: lin_grad(x.long(), with_g(out.long()), w.long(), b.long()), TypeError, ["gradients need floats"]),
-    (lambda: lin_grad(x, with_g(out), w.double(), b), TypeError, ["torch.float64", "w.to(inp)"]),
-    (lambda: lin_grad(x, [1.0], w, b), TypeError, ["out is list"]),
-    (lambda: forward_and_backward(x, torch.ones(3, 1), w, b, torch.ones(3, 1), b[:1]), ValueError, ["(3, 2)", "(3, 1)"]),
-    (lambda: forward_and_backward(x.long(), torch.arange(3), w.long(), b.long(), w[:2, :1].long(), b[:1].long()), TypeError, ["float"]),
+@each_library
+@pytest.mark.parametrize("name, arguments, error, words", [
+    ("lin_grad", (x, out.clone(), w, b), AttributeError, ["lin_grad starts from out.g", "(3, 2)", "first call", "mse_grad(out, targ)"]),
+    ("relu_grad", (x, x.clone()), AttributeError, ["relu_grad starts from out.g", "(3, 4)"]),
+    ("lin_grad", (x, with_g(out, torch.ones(2)), w, b), ValueError, ["out is (3, 2)", "out.g is (2,)"]),
+    ("lin_grad", (x, with_g(out), w.t(), b), ValueError, ["(3, 4)", "(2, 4)", "w.t() is (4, 2), which fits"]),
+    ("lin_grad", (x, with_g(out), w, b[:1]), ValueError, ["(1,)", "2 columns"]),
+    ("lin_grad", (x, with_g(out[:1]), w, b), ValueError, ["out is (1, 2)", "gives (3, 2)"]),
+    ("lin_grad", (x, with_g(out, torch.ones(2, 3)), w, b), ValueError, ["out is (3, 2)", "out.g is (2, 3)"]),
+    ("lin_grad", (x, with_g(out[:, :1]), w, b), ValueError, ["out is (3, 1)", "gives (3, 2)"]),
+    ("relu_grad", (x, with_g(out)), ValueError, ["inp is (3, 4)", "out is (3, 2)"]),
+    ("mse_grad", (torch.ones(3), torch.ones(3, 1)), ValueError, ["(3,)", "(3, 1)", "(3, 3)"]),
+    ("mse_grad", (torch.arange(3), torch.arange(3)), TypeError, ["out is torch.int64", "gradients need floats", "out.float()"]),
+    ("relu_grad", (torch.arange(3), with_g(torch.arange(3))), TypeError, ["inp is torch.int64", "gradients need floats"]),
+    ("lin_grad", (x.long(), with_g(out.long()), w.long(), b.long()), TypeError, ["gradients need floats"]),
+    ("lin_grad", (x, with_g(out), w.double(), b), TypeError, ["torch.float64", "w.to(inp)"]),
+    ("lin_grad", (x, [1.0], w, b), TypeError, ["out is list"]),
+    ("forward_and_backward", (x, torch.ones(3, 1), w, b, torch.ones(3, 1), b[:1]), ValueError, ["(3, 2)", "(3, 1)"]),
+    ("forward_and_backward", (x.long(), torch.arange(3), w.long(), b.long(), w[:2, :1].long(), b[:1].long()), TypeError, ["float"]),
 ])
-def test_bad_input(call, error, words):
-    with pytest.raises(error) as raised: call()
-    for word in words: assert word in str(raised.value)
+def test_bad_input(lib, name, arguments, error, words):
+    arguments = list(map(lib.give, arguments))
+    with pytest.raises(error) as raised: getattr(lib, name)(*arguments)
+    for word in lib.says(words): assert word in str(raised.value)
 
 
+@each_library
 @given(net=nets())
 @settings(max_examples=30)
-def test_numerical_grad_of_a_net(net):
+def test_numerical_grad_of_a_net(lib, net):
     l1 = lin(net["x"], net["w1"], net["b1"])
     assume((l1.abs() > 1e-2).all()) # differences would straddle a bend
     largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
     for name, expected in by_autograd(net).items():
-        assert_close(numerical_grad(lambda t: loss_of(net | {name: t}), net[name]), expected, atol=1e-7 * largest, rtol=0)
+        numerical = lib.numerical_grad(lambda t: lib.give(loss_of(net | {name: lib.take(t)})), lib.give(net[name]))
+        assert_close(lib.take(numerical), expected, atol=1e-7 * largest, rtol=0)
 
 
+@each_library
 @given(data=st.data(), shape=shapes())
-def test_numerical_grad_of_any_shape_leaves_x_alone(data, shape):
+def test_numerical_grad_of_any_shape_leaves_x_alone(lib, data, shape):
     x = data.draw(tensors(shape))
     before = x.clone()
-    gradient = numerical_grad(lambda t: (t.sin() * t).sum(), x)
+    def f(t): return (t.sin() * t).sum() if lib is TORCH else (np.sin(t) * t).sum()
+    gradient = lib.take(lib.numerical_grad(f, lib.give(x)))
     assert torch.equal(x, before) and gradient.shape == x.shape
     assert_close(gradient, x.cos() * x + x.sin(), atol=1e-8, rtol=0)
 
@@ -225,12 +258,15 @@ def test_no_graph_stays_on_parameters():
     assert not any(net[name].g.requires_grad for name in PARAMETERS)
 
 
+@each_library
 @pytest.mark.parametrize("g, error, words", [(None, AttributeError, "first call"), ([1.0], TypeError, "out.g is list"),
                                              (torch.ones(3, 2).double(), TypeError, "out.g is torch.float64")])
-def test_bad_gradients(g, error, words):
+def test_bad_gradients(lib, g, error, words):
     given = out.clone()
     given.g = g
-    for call in (lambda: lin_grad(x, given, w, b), lambda: relu_grad(out, given)):
+    inp, given, v, c, same = map(lib.give, (x, given, w, b, out))
+    words, = lib.says([words])
+    for call in (lambda: lib.lin_grad(inp, given, v, c), lambda: lib.relu_grad(same, given)):
         with pytest.raises(error, match=words): call()
 
 

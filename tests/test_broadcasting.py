@@ -4,6 +4,7 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from groundup.broadcasting import broadcast_shape, explain_broadcast, normalize
+from libraries import each_library
 from shapes import shapes
 
 
@@ -39,11 +40,12 @@ def test_explanation_shows_sizes_and_outcome():
     assert "clash" in repr(explain_broadcast((3,), (4,))).lower() and "clash" in explain_broadcast((3,), (4,))._repr_html_().lower()
 
 
-@given(st.integers(0, 4), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4), st.sampled_from([torch.float32, torch.float64]))
-def test_normalize_by_channel(n, c, h, w, dtype):
+@each_library
+@given(n=st.integers(0, 4), c=st.integers(1, 4), h=st.integers(0, 4), w=st.integers(0, 4), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_normalize_by_channel(lib, n, c, h, w, dtype):
     images = torch.rand(n, c, h, w, dtype=dtype)
     mean, std = torch.rand(c, dtype=dtype), torch.rand(c, dtype=dtype) + 0.5
-    result = normalize(images, mean, std)
+    result = lib.take(lib.normalize(*map(lib.give, (images, mean, std))))
     assert result.dtype == dtype and result.shape == images.shape
     for channel in range(c): assert_close(result[:, channel], (images[:, channel] - mean[channel]) / std[channel])
 
@@ -51,13 +53,15 @@ def test_normalize_by_channel(n, c, h, w, dtype):
 good = torch.rand(8, 3, 5, 3), torch.zeros(3), torch.ones(3)
 
 
+@each_library
 @pytest.mark.parametrize("change, error, word", [
     ({0: good[0][0]}, ValueError, "(3, 5, 3)"), ({1: torch.zeros(4)}, ValueError, "(4,)"), ({2: torch.ones(3, 1)}, ValueError, "(3, 1)"),
     ({0: (good[0] * 255).byte()}, TypeError, "uint8"), ({2: torch.zeros(3)}, ValueError, "std"), ({2: -torch.ones(3)}, ValueError, "std"),
     ({1: torch.zeros(3).double()}, TypeError, "float64"), ({1: torch.zeros(3, device="meta")}, TypeError, "meta"), ({1: [0.0] * 3}, TypeError, "list"),
 ])
-def test_normalize_bad_input(change, error, word):
-    with pytest.raises(error) as raised: normalize(*[change.get(n, x) for n, x in enumerate(good)])
+def test_normalize_bad_input(lib, change, error, word):
+    arguments = [lib.give(change.get(n, x)) for n, x in enumerate(good)]
+    with pytest.raises(error) as raised: lib.normalize(*arguments)
     assert word in str(raised.value)
 
 

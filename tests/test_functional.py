@@ -3,67 +3,81 @@ import math
 
 import pytest, torch
 import torch.nn.functional as F
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 from torch.testing import assert_close
 
 from groundup.functional import lin, mse, relu
+from libraries import NUMPY, TORCH, each_library
 from shapes import FLOATS, SIZES, shapes, tensors, tolerance
 
 HALVES = [torch.bfloat16, torch.float16]
+quiet = pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered", # the mean of nothing, and
+                                   "ignore:overflow encountered") # float16, in NumPy
 
 
+@each_library
 @given(data=st.data(), n=SIZES, n_in=SIZES, n_out=SIZES, dtype=st.sampled_from(FLOATS))
-def test_lin_equals_torch(data, n, n_in, n_out, dtype):
+def test_lin_equals_torch(lib, data, n, n_in, n_out, dtype):
     x, w, b = (data.draw(tensors(shape, dtype)) for shape in [(n, n_in), (n_in, n_out), (n_out,)])
-    assert_close(lin(x, w, b), F.linear(x, w.t(), b), **tolerance(dtype))
+    assert_close(lib.take(lib.lin(*map(lib.give, (x, w, b)))), F.linear(x, w.t(), b), **tolerance(dtype))
 
 
+@each_library
 @given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, *HALVES, torch.int64]))
-def test_relu_equals_torch(data, shape, dtype):
+def test_relu_equals_torch(lib, data, shape, dtype):
+    assume(lib.has(dtype))
     x = data.draw(tensors(shape, dtype))
     before = x.clone()
-    assert_close(relu(x), F.relu(x), atol=0, rtol=0)
+    assert_close(lib.take(lib.relu(lib.give(x))), F.relu(x), atol=0, rtol=0)
     assert torch.equal(x, before) # and leaves its input alone
 
 
-def test_relu_of_what_is_no_ordinary_number():
-    odd = relu(torch.tensor([math.inf, -math.inf, math.nan]))
+@each_library
+def test_relu_of_what_is_no_ordinary_number(lib):
+    odd = lib.take(lib.relu(lib.give(torch.tensor([math.inf, -math.inf, math.nan]))))
     assert odd[0] == math.inf and odd[1] == 0 and odd[2].isnan()
 
 
+@quiet
+@each_library
 @given(data=st.data(), n=SIZES, n_out=SIZES, dtype=st.sampled_from(FLOATS))
-def test_mse_equals_torch(data, n, n_out, dtype):
+def test_mse_equals_torch(lib, data, n, n_out, dtype):
     out, targ = data.draw(tensors((n, n_out), dtype)), data.draw(tensors((n, n_out), dtype))
-    assert_close(mse(out, targ), F.mse_loss(out, targ), equal_nan=True, **tolerance(dtype))
+    assert_close(lib.take(lib.mse(lib.give(out), lib.give(targ))), F.mse_loss(out, targ), equal_nan=True, **tolerance(dtype))
     column, row = data.draw(tensors((n, 1), dtype)), data.draw(tensors((n,), dtype))
     for pair in [(column, row), (column, row[:, None]), (column[:, 0], row)]:
-        assert_close(mse(*pair), F.mse_loss(column[:, 0], row), equal_nan=True, **tolerance(dtype))
+        assert_close(lib.take(lib.mse(*map(lib.give, pair))), F.mse_loss(column[:, 0], row), equal_nan=True, **tolerance(dtype))
 
 
-@given(shapes(), shapes())
-def test_mse_takes_no_shapes_that_only_broadcast(out_shape, targ_shape):
+@quiet
+@each_library
+@given(out_shape=shapes(), targ_shape=shapes())
+def test_mse_takes_no_shapes_that_only_broadcast(lib, out_shape, targ_shape):
     out, targ = torch.zeros(out_shape), torch.zeros(targ_shape)
     if out_shape == targ_shape or out_shape == (*targ_shape, 1):
-        assert mse(out, targ).shape == ()
+        assert lib.mse(lib.give(out), lib.give(targ)).shape == ()
         return
-    with pytest.raises(ValueError) as raised: mse(out, targ)
+    with pytest.raises(ValueError) as raised: lib.mse(lib.give(out), lib.give(targ))
     try: expected = f"would broadcast to {tuple(torch.broadcast_shapes(out_shape, targ_shape))}"
     except RuntimeError: expected = "do not fit"
     for word in [f"out is {out_shape}", f"targ is {targ_shape}", expected]: assert word in str(raised.value)
     assert ("reshape" in str(raised.value)) == (out.squeeze().shape == targ.squeeze().shape)
 
 
-def test_the_loss_of_the_trap_is_the_right_one():
+@each_library
+def test_the_loss_of_the_trap_is_the_right_one(lib):
     targ = torch.randn(200, generator=torch.Generator().manual_seed(0))
     out = targ[:, None] + 0.1
-    assert_close(mse(out, targ), torch.tensor(0.01))
-    assert (out - targ).pow(2).mean() > 20 * mse(out, targ)
-    assert mse(torch.tensor([1.0, math.nan]), torch.zeros(2)).isnan() # a broken number stays broken
+    loss = lib.take(lib.mse(lib.give(out), lib.give(targ)))
+    assert_close(loss, torch.tensor(0.01))
+    assert (out - targ).pow(2).mean() > 20 * loss
+    assert lib.take(lib.mse(lib.give(torch.tensor([1.0, math.nan])), lib.give(torch.zeros(2)))).isnan() # a broken number stays broken
 
 
 x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
 
 
+@each_library
 @pytest.mark.parametrize("arguments, error, words", [
     ((x, w.t(), b), ValueError, ["(200, 100)", "(50, 100)", "(50,)", "w.t() is (100, 50), which fits"]),
     ((x, w[:99], b), ValueError, ["(99, 50)", "one row for each of the 100 columns of x"]),
@@ -78,12 +92,14 @@ x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
     ((x, w, b.to("meta")), TypeError, ["cpu", "b is torch.float32 on meta"]),
     ((x, w, [1.0]), TypeError, ["b is list", "torch.tensor(b)"]),
 ])
-def test_lin_bad_input(arguments, error, words):
-    with pytest.raises(error) as raised: lin(*arguments)
+def test_lin_bad_input(lib, arguments, error, words):
+    arguments, words = list(map(lib.give, arguments)), lib.says(words)
+    with pytest.raises(error) as raised: lib.lin(*arguments)
     for word in words: assert word in str(raised.value)
     for cure in ["x[None]", "which fits"]: assert (cure in str(raised.value)) == any(cure in word for word in words)
 
 
+@each_library
 @pytest.mark.parametrize("out, targ, words", [
     (torch.ones(3, dtype=torch.complex64), torch.ones(3, dtype=torch.complex64), ["torch.complex64"]),
     (torch.ones(3), torch.ones(3, dtype=torch.int64), ["targ is torch.int64", "targ.to(out)"]),
@@ -91,15 +107,18 @@ def test_lin_bad_input(arguments, error, words):
     (torch.ones(3), torch.ones(3).double(), ["torch.float64"]),
     (torch.ones(3), 3.0, ["targ is float"]),
 ])
-def test_mse_types(out, targ, words):
-    with pytest.raises(TypeError) as raised: mse(out, targ)
-    for word in words: assert word in str(raised.value)
+def test_mse_types(lib, out, targ, words):
+    out, targ = lib.give(out), lib.give(targ)
+    with pytest.raises(TypeError) as raised: lib.mse(out, targ)
+    for word in lib.says(words): assert word in str(raised.value)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_stays_half(dtype):
-    out = lin(relu(lin(x.to(dtype), w.to(dtype), b.to(dtype))), w[:50, :1].to(dtype), b[:1].to(dtype))
-    assert out.dtype == mse(out, torch.zeros(200, dtype=dtype)).dtype == dtype
+@quiet
+@pytest.mark.parametrize("lib, dtype", [(TORCH, torch.bfloat16), (TORCH, torch.float16), (NUMPY, torch.float16), (NUMPY, torch.float32)])
+def test_narrow_floats_stay_narrow(lib, dtype):
+    a, v, c, v2, c2, targ = (lib.give(t.to(dtype)) for t in (x, w, b, w[:50, :1], b[:1], torch.zeros(200)))
+    out = lib.lin(lib.relu(lib.lin(a, v, c)), v2, c2)
+    assert out.dtype == lib.mse(out, targ).dtype == lib.dtype(dtype)
 
 
 def test_gradients_and_vmap():

@@ -2,29 +2,34 @@
 import math
 from functools import partial
 
-import pytest, torch
+import numpy as np, pytest, torch
 from hypothesis import given, strategies as st
 from torch.testing import assert_close
 
 from groundup.functional import relu
-from groundup.init import _measure, kaiming_normal, lecun_normal, propagate, xavier_normal
+from groundup.init import kaiming_normal, lecun_normal, propagate, xavier_normal
+from libraries import TORCH, each_library
 
-RULES = {lecun_normal: lambda n_in, n_out: n_in**-0.5, xavier_normal: lambda n_in, n_out: (2 / (n_in + n_out))**0.5,
-         kaiming_normal: lambda n_in, n_out: (2 / n_in)**0.5}
-each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+RULES = {"lecun_normal": lambda n_in, n_out: n_in**-0.5, "xavier_normal": lambda n_in, n_out: (2 / (n_in + n_out))**0.5,
+         "kaiming_normal": lambda n_in, n_out: (2 / n_in)**0.5}
+each_rule = pytest.mark.parametrize("rule", RULES)
 
 
 def seeded(seed=0): return torch.Generator().manual_seed(seed)
 
 
-def of_std(std, n_in, n_out, *, copies, generator, **kind):
-    return torch.empty(copies, n_in, n_out, **kind).normal_(0, std, generator=generator)
+def of_std(lib, std):
+    def init(n_in, n_out, *, copies, generator, dtype, device=None):
+        w = std * lib.normal(generator, (copies, n_in, n_out)) # in float64
+        return w.to(dtype or torch.get_default_dtype()) if lib is TORCH else w.astype(dtype or w.dtype)
+    return init
 
 
+@each_library
 @each_rule
 @pytest.mark.parametrize("n_in, n_out", [(100, 100), (900, 400), (50, 800), (1000, 20)])
-def test_std_and_mean(rule, n_in, n_out):
-    w = rule(n_in, n_out, generator=seeded(), dtype=torch.float64)
+def test_std_and_mean(lib, rule, n_in, n_out):
+    w = lib.take(getattr(lib, rule)(n_in, n_out, generator=lib.seeded(), dtype=lib.dtype(torch.float64)))
     expected, n = RULES[rule](n_in, n_out), n_in * n_out
     assert abs(w.std() / expected - 1) < 7 / (2 * n)**0.5 and abs(w.mean()) < 7 * expected / n**0.5 # 7 standard deviations
     assert abs((w / w.std()).pow(4).mean() - 3) < 7 * (24 / n)**0.5 # the kurtosis of normal numbers; that of uniform ones is 1.8
@@ -33,24 +38,26 @@ def test_std_and_mean(rule, n_in, n_out):
 @each_rule
 def test_std_equals_torch(rule):
     theirs = torch.empty(400, 900) # 900 inputs, 400 neurons
-    fill = {lecun_normal: partial(torch.nn.init.kaiming_normal_, nonlinearity="linear"), xavier_normal: torch.nn.init.xavier_normal_,
-            kaiming_normal: partial(torch.nn.init.kaiming_normal_, nonlinearity="relu")}[rule]
+    fill = {"lecun_normal": partial(torch.nn.init.kaiming_normal_, nonlinearity="linear"), "xavier_normal": torch.nn.init.xavier_normal_,
+            "kaiming_normal": partial(torch.nn.init.kaiming_normal_, nonlinearity="relu")}[rule]
     fill(theirs, generator=seeded(1))
-    assert abs(rule(900, 400, generator=seeded(2)).std() / theirs.std() - 1) < 0.02
+    assert abs(getattr(TORCH, rule)(900, 400, generator=seeded(2)).std() / theirs.std() - 1) < 0.02
 
 
+@each_library
 @each_rule
 @given(n_in=st.integers(1, 5), n_out=st.integers(1, 5), copies=st.none() | st.integers(1, 3), dtype=st.sampled_from([torch.float16, torch.float32, torch.float64, None]))
-def test_shape_dtype_and_seed(rule, n_in, n_out, copies, dtype):
-    one, other, third = (rule(n_in, n_out, copies=copies, generator=seeded(seed), dtype=dtype) for seed in (0, 0, 1))
+def test_shape_dtype_and_seed(lib, rule, n_in, n_out, copies, dtype):
+    one, other, third = (lib.take(getattr(lib, rule)(n_in, n_out, copies=copies, generator=lib.seeded(seed), dtype=lib.dtype(dtype))) for seed in (0, 0, 1))
     assert one.shape == ((n_in, n_out) if copies is None else (copies, n_in, n_out))
-    assert one.dtype == (dtype or torch.get_default_dtype())
+    assert one.dtype == (dtype or (torch.get_default_dtype() if lib is TORCH else torch.float64))
     assert torch.equal(one, other) and not torch.equal(one, third)
     if copies == 3: assert not torch.equal(one[0], one[1]) and not torch.equal(one[1], one[2])
 
 
 @each_rule
 def test_the_global_generator_is_the_default(rule):
+    rule = getattr(TORCH, rule)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         one = rule(3, 2)
@@ -59,41 +66,47 @@ def test_the_global_generator_is_the_default(rule):
     assert rule(3, 2, device="meta").device.type == "meta"
 
 
+@each_library
 @each_rule
 @pytest.mark.parametrize("sizes, word", [((0, 3), "n_in is 0"), ((3, -1), "n_out is -1"), ((2.5, 3), "n_in is 2.5"), ((3, None), "n_out is None")])
-def test_bad_sizes(rule, sizes, word):
+def test_bad_sizes(lib, rule, sizes, word):
+    rule = getattr(lib, rule)
     with pytest.raises(ValueError, match=word): rule(*sizes)
     with pytest.raises(ValueError, match="copies is 0"): rule(2, 3, copies=0)
     with pytest.raises(ValueError, match="n_in is 0, n_out is -1"): rule(0, -1)
 
 
-@pytest.mark.parametrize("activation", [None, relu, torch.tanh], ids=["nothing", "relu", "tanh"])
+@each_library
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 @pytest.mark.parametrize("widths, rows, seeds", [([7, 5, 3], 6, 4), ([2, 9], 5, 1), ([4, 4, 4, 4], 3, 2)])
-def test_propagate_equals_one_net_at_a_time(activation, widths, rows, seeds):
-    stats = propagate(kaiming_normal, activation, widths=widths, rows=rows, seeds=seeds, generator=seeded(), dtype=torch.float64)
-    g = seeded()
-    x = torch.randn(seeds, rows, widths[0], generator=g, dtype=torch.float64)
+def test_propagate_equals_one_net_at_a_time(lib, activation, widths, rows, seeds):
+    ours = {None: None, "relu": lib.relu, "tanh": torch.tanh if lib is TORCH else np.tanh}[activation]
+    stats = lib.propagate(lib.kaiming_normal, ours, widths=widths, rows=rows, seeds=seeds, generator=lib.seeded(), dtype=lib.dtype(torch.float64))
+    g, activation = lib.seeded(), {None: None, "relu": relu, "tanh": torch.tanh}[activation]
+    x = lib.take(lib.normal(g, (seeds, rows, widths[0])))
     for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])):
-        x = x @ kaiming_normal(n_in, n_out, copies=seeds, generator=g, dtype=torch.float64)
+        x = x @ lib.take(lib.kaiming_normal(n_in, n_out, copies=seeds, generator=g, dtype=lib.dtype(torch.float64)))
         if activation: x = activation(x)
         for net in range(seeds):
             one = x[net]
             pairs = [torch.cosine_similarity(one[i], one[i + 1], dim=0).abs() for i in range(0, rows - 1, 2) if one[i].any() and one[i + 1].any()]
             expected = dict(mean=one.mean(), std=one.std(correction=0), rms=one.square().mean().sqrt(), dead=(one == 0).all(0).double().mean(),
                             cosine=torch.stack(pairs).mean() if pairs else torch.tensor(math.nan).double())
-            for name, value in expected.items(): assert_close(getattr(stats, name)[layer, net], value, atol=1e-7, rtol=1e-9, equal_nan=True)
+            for name, value in expected.items(): assert_close(lib.take(getattr(stats, name)[layer, net]), value, atol=1e-7, rtol=1e-9, equal_nan=True)
 
 
-def test_propagate_takes_biases_and_refuses_nonsense():
-    def biased(n_in, n_out, *, copies, **kind): return torch.zeros(copies, n_in, n_out), torch.full((copies, 1, n_out), 3.0)
-    assert (propagate(biased, widths=[2, 3], rows=2, seeds=2).mean == 3).all()
+@each_library
+def test_propagate_takes_biases_and_refuses_nonsense(lib):
+    def biased(n_in, n_out, *, copies, **kind): return lib.give(torch.zeros(copies, n_in, n_out)), lib.give(torch.full((copies, 1, n_out), 3.0))
+    assert (lib.propagate(biased, widths=[2, 3], rows=2, seeds=2).mean == 3).all()
     for arguments, word in [(dict(widths=[3]), "1 widths"), (dict(rows=1), "1 rows"), (dict(seeds=0), "0 seeds")]:
-        with pytest.raises(ValueError, match=word): propagate(lecun_normal, **arguments)
-    with pytest.raises(ValueError, match=r"init gave \(3, 2\)"): propagate(lambda n_in, n_out, **kind: torch.ones(n_in, n_out), widths=[3, 2], seeds=4)
+        with pytest.raises(ValueError, match=word): lib.propagate(lib.lecun_normal, **arguments)
+    with pytest.raises(ValueError, match=r"init gave \(3, 2\)"): lib.propagate(lambda n_in, n_out, **kind: lib.give(torch.ones(n_in, n_out)), widths=[3, 2], seeds=4)
 
 
-def test_measure_by_hand():
-    def measured(*x): return {name: value.item() for name, value in _measure(torch.tensor([x], dtype=torch.float32))._asdict().items()}
+@each_library
+def test_measure_by_hand(lib):
+    def measured(*x): return {name: value.item() for name, value in lib.measure(lib.give(torch.tensor([x], dtype=torch.float32)))._asdict().items()}
     assert measured([-1, 0], [0, 0])["dead"] == 0.5 # a unit below 0 is not dead
     large = measured([3e38, 3e38], [3e38, 3e38]) # neither its square nor its sum is a float32
     assert (large["mean"], large["rms"], large["cosine"]) == pytest.approx((3e38, 3e38, 1))
@@ -107,55 +120,64 @@ def test_propagate_on_a_device():
 
 
 # What holds for every one of 200 seeds, at the bounds of 7 standard deviations or more.
-def of_200(init, activation, rows=20, **kind): return propagate(init, activation, rows=rows, generator=seeded(7), **kind)
+def of_200(lib, init, activation=None, rows=20, dtype=None, **kind):
+    "The statistics as tensors. Overflow is meant here, so NumPy need not warn of it."
+    with np.errstate(all="ignore"): stats = lib.propagate(init, activation, rows=rows, generator=lib.seeded(7), dtype=lib.dtype(dtype), **kind)
+    return type(stats)(*map(lib.take, stats))
 
 
 def between(low, x, high): return ((low < x) & (x < high)).all()
 
 
-def test_one_layer():
-    stats = of_200(partial(of_std, 1.0), None, widths=[100, 50], rows=200)
+@each_library
+def test_one_layer(lib):
+    stats = of_200(lib, of_std(lib, 1.0), None, widths=[100, 50], rows=200)
     assert between(-1, stats.mean, 1) and between(8.5, stats.std, 11.5)
-    stats = of_200(xavier_normal, None, widths=[100, 100], rows=200)
+    stats = of_200(lib, lib.xavier_normal, None, widths=[100, 100], rows=200)
     assert between(0.85, stats.std, 1.15)
 
 
-def test_one_layer_and_relu():
-    stats = of_200(lecun_normal, relu, widths=[100, 50], rows=200)
+@each_library
+def test_one_layer_and_relu(lib):
+    stats = of_200(lib, lib.lecun_normal, lib.relu, widths=[100, 50], rows=200)
     assert between(-0.06, stats.mean - (2 * math.pi)**-0.5, 0.06) and between(-0.08, stats.std - (0.5 - 1 / (2 * math.pi))**0.5, 0.08)
-    stats = of_200(kaiming_normal, relu, widths=[100, 50], rows=200)
+    stats = of_200(lib, lib.kaiming_normal, lib.relu, widths=[100, 50], rows=200)
     assert between(-0.09, stats.mean - math.pi**-0.5, 0.09) and between(-0.11, stats.std - (1 - 1 / math.pi)**0.5, 0.11)
     assert between(0.73, stats.rms.square(), 1.27)
 
 
-def test_fifty_layers_explode_vanish_and_hold():
-    assert of_200(partial(of_std, 1.0), None, dtype=torch.float32).rms[-1].isnan().all()
-    assert (of_200(partial(of_std, 0.01), None, dtype=torch.float32).rms[-1] == 0).all()
-    exploding = of_200(partial(of_std, 1.0), None, dtype=torch.float64).std[-1]
+@each_library
+def test_fifty_layers_explode_vanish_and_hold(lib):
+    assert of_200(lib, of_std(lib, 1.0), None, dtype=torch.float32).rms[-1].isnan().all()
+    assert (of_200(lib, of_std(lib, 0.01), None, dtype=torch.float32).rms[-1] == 0).all()
+    exploding = of_200(lib, of_std(lib, 1.0), None, dtype=torch.float64).std[-1]
     assert between(1e49, exploding, 1e51)
-    assert between(0.1, of_200(lecun_normal, None).std[-1], 10)
+    assert between(0.1, of_200(lib, lib.lecun_normal, None).std[-1], 10)
 
 
-def test_fifty_layers_with_relu():
-    lecun, he = of_200(lecun_normal, relu, dtype=torch.float64), of_200(kaiming_normal, relu, dtype=torch.float64)
+@each_library
+def test_fifty_layers_with_relu(lib):
+    lecun, he = of_200(lib, lib.lecun_normal, lib.relu, dtype=torch.float64), of_200(lib, lib.kaiming_normal, lib.relu, dtype=torch.float64)
     assert between(1e-11, lecun.rms[-1], 1e-5) and between(3e-3, he.rms[-1], 100)
     assert_close(he.rms[-1] / lecun.rms[-1], torch.full((200,), 2.0**25, dtype=torch.float64), rtol=1e-9, atol=0)
     assert_close(he.cosine, lecun.cosine, atol=1e-9, rtol=0) # a scale turns no angle
     assert 0.3 < he.dead[-1].median() < 0.55 and he.cosine[-1].median() > 0.95
 
 
-def test_a_factor_comes_through_fifty_times():
-    base, other = (of_200(partial(of_std, std), None, seeds=20, dtype=torch.float64).std[-1] for std in (0.1, 0.09))
+@each_library
+def test_a_factor_comes_through_fifty_times(lib):
+    base, other = (of_200(lib, of_std(lib, std), None, seeds=20, dtype=torch.float64).std[-1] for std in (0.1, 0.09))
     assert_close(other / base, torch.full((20,), 0.9**50, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
-def test_biases_of_another_shape_are_refused():
-    def flat(n_in, n_out, *, copies, **kind): return torch.zeros(copies, n_in, n_out), torch.arange(copies * n_out).reshape(copies, n_out).float()
-    with pytest.raises(ValueError, match=r"init gave biases \(4, 3\); they must be \(4, 1, 3\)"): propagate(flat, widths=[2, 3], rows=4, seeds=4)
+@each_library
+def test_biases_of_another_shape_are_refused(lib):
+    def flat(n_in, n_out, *, copies, **kind): return lib.give(torch.zeros(copies, n_in, n_out)), lib.give(torch.arange(copies * n_out).reshape(copies, n_out).float())
+    with pytest.raises(ValueError, match=r"init gave biases \(4, 3\); they must be \(4, 1, 3\)"): lib.propagate(flat, widths=[2, 3], rows=4, seeds=4)
 
 
-def test_broken_rows_are_not_left_out():
-    from groundup.init import _measure
+@each_library
+def test_broken_rows_are_not_left_out(lib):
     rows = torch.tensor([[[1.0, 0], [1, 1], [math.nan, 1], [1, 1]], [[1.0, 0], [1, 1], [0, 0], [1, 1]]])
-    cosine = _measure(rows).cosine
+    cosine = lib.take(lib.measure(lib.give(rows)).cosine)
     assert cosine[0].isnan() and cosine[1].item() == pytest.approx(0.5**0.5) # nan shows; a row of zeros has no direction, and is left out

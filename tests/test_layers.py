@@ -1,55 +1,62 @@
-"Layers as objects against autograd: each of them, random stacks in which layers and weights are shared, and their errors."
+"Layers as objects, on tensors and on arrays, against autograd: each of them, random stacks in which layers and weights are shared, and their errors."
 import copy, pickle
 
 import pytest, torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from torch.testing import assert_close
 
-from groundup.backprop import forward_and_backward
-from groundup.layers import LayerFunction, Lin, Model, Mse, Relu
+from groundup.layers import Lin
+from libraries import each_library
 from shapes import FLOATS, SIZES, shapes, tensors
 
 
-class Add(LayerFunction):
-    def forward(self, a, b): return a + b
-    def bwd(self, out, a, b):
-        self.add_gradient(a, out.g)
-        self.add_gradient(b, out.g)
+def add(lib):
+    class Add(lib.LayerFunction):
+        def forward(self, a, b): return a + b
+        def bwd(self, out, a, b):
+            self.add_gradient(a, out.g)
+            self.add_gradient(b, out.g)
+    return Add()
 
 
+@each_library
 @given(data=st.data(), n=SIZES, n_in=SIZES, n_out=SIZES, dtype=st.sampled_from(FLOATS))
-def test_lin(data, n, n_in, n_out, dtype):
+def test_lin(lib, data, n, n_in, n_out, dtype):
     x, w, b, g = (data.draw(tensors(shape, dtype)).clone() for shape in [(n, n_in), (n_in, n_out), (n_out,), (n, n_out)])
-    layer = Lin(w, b)
-    layer(x).g = g
+    given = [lib.give(t) for t in (x, w, b)]
+    layer = lib.Lin(*given[1:])
+    layer(given[0]).g = lib.give(g)
     layer.backward()
     leaves = [t.clone().requires_grad_() for t in (x, w, b)]
-    for t, expected in zip((x, w, b), torch.autograd.grad(F.linear(leaves[0], leaves[1].t(), leaves[2]), leaves, g)):
-        assert t.g.dtype == dtype
-        assert_close(t.g, expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
+    for t, expected in zip(given, torch.autograd.grad(F.linear(leaves[0], leaves[1].t(), leaves[2]), leaves, g)):
+        assert lib.take(t.g).dtype == dtype
+        assert_close(lib.take(t.g), expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
+@each_library
 @given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, torch.bfloat16]))
-def test_relu(data, shape, dtype):
+def test_relu(lib, data, shape, dtype):
+    assume(lib.has(dtype))
     x, g = data.draw(tensors(shape, dtype)).clone(), data.draw(tensors(shape, dtype))
-    layer = Relu()
-    layer(x).g = g
+    layer, inp = lib.Relu(), lib.give(x)
+    layer(inp).g = lib.give(g)
     layer.backward()
     leaf = x.detach().clone().requires_grad_()
-    assert_close(x.g, torch.autograd.grad(F.relu(leaf), leaf, g)[0], atol=0, rtol=0)
+    assert_close(lib.take(inp.g), torch.autograd.grad(F.relu(leaf), leaf, g)[0], atol=0, rtol=0)
 
 
+@each_library
 @given(data=st.data(), n=st.integers(1, 4), n_out=st.integers(1, 4), scale=st.none() | st.floats(-2, 2))
-def test_mse(data, n, n_out, scale):
+def test_mse(lib, data, n, n_out, scale):
     out, targ = (data.draw(tensors((n, n_out))).clone() for _ in range(2))
-    miss = Mse()
-    loss = miss(out, targ)
-    if scale is not None: loss.g = torch.tensor(scale, dtype=torch.float64)
+    miss, given, given_targ = lib.Mse(), lib.give(out), lib.give(targ)
+    loss = miss(given, given_targ)
+    if scale is not None: loss.g = lib.give(torch.tensor(scale, dtype=torch.float64))
     miss.backward()
     leaf = out.detach().clone().requires_grad_()
-    assert_close(out.g, (1 if scale is None else scale) * torch.autograd.grad(F.mse_loss(leaf, targ), leaf)[0], atol=1e-12, rtol=0)
-    assert not hasattr(targ, "g")
+    assert_close(lib.take(given.g), (1 if scale is None else scale) * torch.autograd.grad(F.mse_loss(leaf, targ), leaf)[0], atol=1e-12, rtol=0)
+    assert not hasattr(given_targ, "g")
 
 
 @st.composite
@@ -60,22 +67,24 @@ def stacks(draw):
     return weights, biases, plan, draw(st.booleans()), draw(st.integers(0, 2**16))
 
 
-@given(stacks())
+@each_library
+@given(stack=stacks())
 @settings(max_examples=150)
-def test_stacks_with_sharing_equal_autograd(stack):
+def test_stacks_with_sharing_equal_autograd(lib, stack):
     n_weights, n_biases, plan, one_object, seed = stack
     g = torch.Generator().manual_seed(seed)
     def normal(*shape): return torch.randn(*shape, generator=g, dtype=torch.float64)
     x, targ = normal(5, 3), normal(5, 3)
     weights, biases = [normal(3, 3) / 2 for _ in range(n_weights)], [normal(3) for _ in range(n_biases)]
-    objects = {(w, b): Lin(weights[w], biases[b]) for w, b, _ in plan}
+    given_x, given_weights, given_biases = lib.give(x), [lib.give(w) for w in weights], [lib.give(b) for b in biases]
+    objects = {(w, b): lib.Lin(given_weights[w], given_biases[b]) for w, b, _ in plan}
     layers = []
     for w, b, bend in plan:
-        layers.append(objects[w, b] if one_object else Lin(weights[w], biases[b]))
-        if bend: layers.append(Relu())
-    model, miss = Model(layers), Mse()
+        layers.append(objects[w, b] if one_object else lib.Lin(given_weights[w], given_biases[b]))
+        if bend: layers.append(lib.Relu())
+    model, miss = lib.Model(layers), lib.Mse()
     for _ in range(2): # twice: gradients add up
-        miss(model(x), targ)
+        miss(model(given_x), lib.give(targ))
         miss.backward()
         model.backward()
 
@@ -85,25 +94,27 @@ def test_stacks_with_sharing_equal_autograd(stack):
         h = h @ leaves[1 + w] + leaves[1 + n_weights + b]
         if bend: h = F.relu(h)
     expected = torch.autograd.grad(F.mse_loss(h, targ), leaves, allow_unused=True)
-    for t, gradient in zip((x, *weights, *biases), expected):
+    for t, gradient in zip((given_x, *given_weights, *given_biases), expected):
         if gradient is None: assert not hasattr(t, "g")
-        else: assert (t.g - 2 * gradient).norm() <= 1e-12 * max(1, gradient.norm())
-    used = {id(weights[w]) for w, _, _ in plan} | {id(biases[b]) for _, b, _ in plan}
+        else: assert (lib.take(t.g) - 2 * gradient).norm() <= 1e-12 * max(1, gradient.norm())
+    used = {id(given_weights[w]) for w, _, _ in plan} | {id(given_biases[b]) for _, b, _ in plan}
     assert len(model.parameters()) == len(used) and {id(t) for t in model.parameters()} == used
     model.zero_grad()
     assert not any(hasattr(t, "g") for t in model.parameters())
 
 
-def test_a_tensor_on_two_ways():
+@each_library
+def test_a_tensor_on_two_ways(lib):
     x, w, b = (torch.randn(shape, dtype=torch.float64) for shape in [(4, 3), (3, 3), (3,)])
-    add, branch, miss, targ = Add(), Model([Relu(), Lin(w, b)]), Mse(), torch.zeros(4, 3, dtype=torch.float64)
-    miss(add(x, branch(x)), targ)
-    for step in (miss, add, branch): step.backward()
+    targ, given = torch.zeros(4, 3, dtype=torch.float64), [lib.give(t) for t in (x, w, b)]
+    both, branch, miss = add(lib), lib.Model([lib.Relu(), lib.Lin(*given[1:])]), lib.Mse()
+    miss(both(given[0], branch(given[0])), lib.give(targ))
+    for step in (miss, both, branch): step.backward()
     leaves = [t.clone().requires_grad_() for t in (x, w, b)]
     expected = torch.autograd.grad(F.mse_loss(leaves[0] + F.relu(leaves[0]) @ leaves[1] + leaves[2], targ), leaves)
-    for t, gradient in zip((x, w, b), expected): assert_close(t.g, gradient, atol=1e-12, rtol=0)
-    doubled, once = Add(), torch.ones(2)
-    doubled(once, once).g = torch.ones(2)
+    for t, gradient in zip(given, expected): assert_close(lib.take(t.g), gradient, atol=1e-12, rtol=0)
+    doubled, once = add(lib), lib.give(torch.ones(2))
+    doubled(once, once).g = lib.give(torch.ones(2))
     doubled.backward()
     assert once.g.tolist() == [2.0, 2.0]
 
@@ -113,20 +124,22 @@ def course_net(seed=0):
     return [torch.randn(shape, generator=g) / scale for shape, scale in [((200, 100), 1), ((200,), 1), ((100, 50), 7), ((50,), 1), ((50, 1), 7), ((1,), 1)]]
 
 
-def test_equal_to_lesson_6_to_the_last_bit():
-    x, targ, *params = course_net()
-    x6, _, *params6 = course_net()
-    expected = forward_and_backward(x6, targ, *params6)
-    model, miss = Model([Lin(*params[:2]), Relu(), Lin(*params[2:])]), Mse()
-    assert torch.equal(miss(model(x), targ), expected)
+@each_library
+def test_equal_to_lesson_6_to_the_last_bit(lib):
+    x, targ, *params = map(lib.give, course_net())
+    x6, _, *params6 = map(lib.give, course_net())
+    expected = lib.forward_and_backward(x6, targ, *params6)
+    model, miss = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])]), lib.Mse()
+    assert torch.equal(lib.take(miss(model(x), targ)), lib.take(expected))
     miss.backward()
     model.backward()
-    for t, other in zip((x, *params), (x6, *params6)): assert torch.equal(t.g, other.g)
+    for t, other in zip((x, *params), (x6, *params6)): assert torch.equal(lib.take(t.g), lib.take(other.g))
 
 
-def test_nothing_is_remembered_under_no_grad_and_zero_grad_forgets():
-    x, targ, *params = course_net()
-    model = Model([Lin(*params[:2]), Relu(), Lin(*params[2:])])
+@each_library
+def test_nothing_is_remembered_under_no_grad_and_zero_grad_forgets(lib):
+    x, targ, *params = map(lib.give, course_net())
+    model = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])])
     with torch.no_grad(): assert model(x).shape == (200, 1)
     with pytest.raises(RuntimeError, match="Lin has no call to go back through"): model.backward()
     model(x)
@@ -134,25 +147,28 @@ def test_nothing_is_remembered_under_no_grad_and_zero_grad_forgets():
     assert not any(layer._calls for layer in model.layers)
 
 
-def test_an_error_loses_nothing():
-    layer, x = Relu(), torch.ones(3)
+@each_library
+def test_an_error_loses_nothing(lib):
+    layer, x = lib.Relu(), lib.give(torch.ones(3))
     out = layer(x)
     with pytest.raises(AttributeError, match=r"of shape \(3,\), has none: first call backward"): layer.backward()
-    out.g = torch.ones(3)
+    out.g = lib.give(torch.ones(3))
     layer.backward()
     assert x.g.tolist() == [1.0] * 3
     with pytest.raises(RuntimeError, match="Relu has no call to go back through"): layer.backward()
 
 
-class Empty(LayerFunction): pass
-class NoBwd(LayerFunction):
-    def forward(self, x): return x.sum()
-class WrongShape(LayerFunction):
-    def forward(self, x): return x.sum()
-    def bwd(self, out, x): self.add_gradient(x, out.g)
-class Whole(LayerFunction):
-    def forward(self, x): return x.sum().float()
-    def bwd(self, out, x): self.add_gradient(x, out.g.expand_as(x))
+def wrong(lib, name):
+    "A layer with a mistake in it."
+    class Empty(lib.LayerFunction): pass
+    class NoBwd(lib.LayerFunction):
+        def forward(self, x): return x.sum()
+    class WrongShape(NoBwd):
+        def bwd(self, out, x): self.add_gradient(x, out.g)
+    class Whole(lib.LayerFunction):
+        def forward(self, x): return x.sum() / 1 # a float
+        def bwd(self, out, x): self.add_gradient(x, out.g + 0 * x)
+    return locals()[name]()
 
 
 def call_and_back(layer, x):
@@ -160,19 +176,20 @@ def call_and_back(layer, x):
     layer.backward()
 
 
+@each_library
 @pytest.mark.parametrize("act, error, words", [
-    (lambda: Empty()(torch.ones(2)), NotImplementedError, ["Empty needs a forward(self, *args)"]),
-    (lambda: call_and_back(NoBwd(), torch.ones(2)), NotImplementedError, ["NoBwd needs a bwd(self, out, *args)"]),
-    (lambda: call_and_back(WrongShape(), torch.ones(2)), ValueError, ["a gradient of ()", "a tensor of (2,)"]),
-    (lambda: call_and_back(Whole(), torch.arange(2)), TypeError, ["torch.int64", "gradients need floats"]),
-    (lambda: Relu().backward(), RuntimeError, ["Relu has no call to go back through", "call it first"]),
-    (lambda: Lin(torch.ones(3, 2), torch.ones(2))(torch.ones(4, 5)), ValueError, ["(4, 5)", "(3, 2)"]),
-    (lambda: Mse()(torch.ones(3), torch.ones(3, 1)), ValueError, ["would broadcast to (3, 3)"]),
-    (lambda: Model([Relu(), F.relu]), TypeError, ["layers[1] is <function relu", "LayerFunctions"]),
+    (lambda lib: wrong(lib, "Empty")(torch.ones(2)), NotImplementedError, ["Empty needs a forward(self, *args)"]),
+    (lambda lib: call_and_back(wrong(lib, "NoBwd"), lib.give(torch.ones(2))), NotImplementedError, ["NoBwd needs a bwd(self, out, *args)"]),
+    (lambda lib: call_and_back(wrong(lib, "WrongShape"), lib.give(torch.ones(2))), ValueError, ["a gradient of ()", "a tensor of (2,)"]),
+    (lambda lib: call_and_back(wrong(lib, "Whole"), lib.give(torch.arange(2))), TypeError, ["torch.int64", "gradients need floats"]),
+    (lambda lib: lib.Relu().backward(), RuntimeError, ["Relu has no call to go back through", "call it first"]),
+    (lambda lib: lib.Lin(*map(lib.give, (torch.ones(3, 2), torch.ones(2))))(lib.give(torch.ones(4, 5))), ValueError, ["(4, 5)", "(3, 2)"]),
+    (lambda lib: lib.Mse()(*map(lib.give, (torch.ones(3), torch.ones(3, 1)))), ValueError, ["would broadcast to (3, 3)"]),
+    (lambda lib: lib.Model([lib.Relu(), F.relu]), TypeError, ["layers[1] is <function relu", "LayerFunctions"]),
 ])
-def test_bad_input(act, error, words):
-    with pytest.raises(error) as raised: act()
-    for word in words: assert word in str(raised.value)
+def test_bad_input(lib, act, error, words):
+    with pytest.raises(error) as raised: act(lib)
+    for word in lib.says(words): assert word in str(raised.value)
 
 
 def test_copies_and_pickles():

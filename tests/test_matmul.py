@@ -1,39 +1,42 @@
-"The matrix products of lessons 1 to 3 against torch's, over generated sizes, dtypes and layouts."
+"The matrix products of lessons 1 to 3, on tensors and on arrays, against torch's, over generated sizes, dtypes and layouts."
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
-from groundup.broadcasting import matmul_broadcast
-from groundup.einsum import matmul_einsum
-from groundup.matmul import dense, matmul_lists, matmul_loops, matmul_rows, neuron
+from groundup.matmul import dense, neuron
+from libraries import TORCH, each_library
 from shapes import DTYPES, FLOATS, SIZES, tensors, tolerance
 
-MATMULS = [matmul_loops, matmul_lists, matmul_rows, matmul_broadcast, matmul_einsum]
-each_matmul = pytest.mark.parametrize("matmul", MATMULS, ids=lambda f: f.__name__)
+MATMULS = ["matmul_loops", "matmul_lists", "matmul_rows", "matmul_broadcast", "matmul_einsum"]
+each_matmul = pytest.mark.parametrize("matmul", MATMULS)
 
 
+@each_library
 @each_matmul
 @given(data=st.data(), n=SIZES, k=SIZES, m=SIZES, dtype=DTYPES)
 @settings(max_examples=60)
-def test_equals_torch(matmul, data, n, k, m, dtype):
+def test_equals_torch(lib, matmul, data, n, k, m, dtype):
     a, b = data.draw(tensors((n, k), dtype)), data.draw(tensors((k, m), dtype))
-    assert_close(matmul(a, b), a @ b, **tolerance(dtype))
+    product = getattr(lib, matmul)(lib.give(a), lib.give(b))
+    assert_close(lib.take(product), a @ b, **tolerance(dtype))
 
 
+@each_library
 @each_matmul
-def test_operands_are_left_alone(matmul):
+def test_operands_are_left_alone(lib, matmul):
     a, b = torch.rand(2, 3), torch.rand(3, 4)
     before = a.clone(), b.clone()
-    matmul(a, b)
+    getattr(lib, matmul)(lib.give(a), lib.give(b)) # which share the memory of a and b
     assert torch.equal(a, before[0]) and torch.equal(b, before[1])
 
 
-@pytest.mark.parametrize("matmul", [f for f in MATMULS if f is not matmul_lists], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("matmul", [name for name in MATMULS if name != "matmul_lists"])
 def test_gradients(matmul):
     a, b = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 3), (3, 4)])
-    assert torch.autograd.gradcheck(matmul, (a, b))
+    assert torch.autograd.gradcheck(getattr(TORCH, matmul), (a, b))
 
 
+@each_library
 @each_matmul
 @pytest.mark.parametrize("a, b, error, words", [
     (torch.ones(2, 3), torch.ones(4, 5), ValueError, ["(2, 3)", "(4, 5)", "as many rows in b as a has columns, 3"]),
@@ -44,9 +47,10 @@ def test_gradients(matmul):
     (torch.ones(2, 3), torch.ones(3, 4, device="meta"), TypeError, ["(2, 3)", "(3, 4)", "cpu", "meta"]),
     (torch.ones(2, 3), [[1.0]], TypeError, ["Tensor", "list"]),
 ], ids=["sizes", "transposed", "vector", "rank 3", "dtypes", "devices", "list"])
-def test_bad_input(matmul, a, b, error, words):
-    with pytest.raises(error) as raised: matmul(a, b)
-    for word in words: assert word in str(raised.value)
+def test_bad_input(lib, matmul, a, b, error, words):
+    a, b = lib.give(a), lib.give(b)
+    with pytest.raises(error) as raised: getattr(lib, matmul)(a, b)
+    for word in lib.says(words): assert word in str(raised.value)
 
 
 def test_784_terms_stay_within_the_rounding_bound():
@@ -76,9 +80,10 @@ def test_neuron(inputs, weights, bias):
         with pytest.raises(ValueError, match=f"{len(inputs)} inputs and {len(weights)} weights"): neuron(inputs, weights, bias)
 
 
+@each_library
 @pytest.mark.parametrize("a, b, words", [
     ([[1, 2]], [[1, 2]], ["(1, 2)"]), ([[1, 2], [3]], [[1], [2]], ["a is no matrix"]), ([[1, 2]], [1, 2], ["b is no matrix"]),
 ])
-def test_lists_that_do_not_fit(a, b, words):
-    with pytest.raises(ValueError) as raised: matmul_lists(a, b)
+def test_lists_that_do_not_fit(lib, a, b, words):
+    with pytest.raises(ValueError) as raised: lib.matmul_lists(a, b)
     for word in words: assert word in str(raised.value)
