@@ -5,20 +5,24 @@
 # %% auto #0
 __all__ = ['MyRelu', 'my_relu', 'MyLinear', 'my_linear', 'MyMse', 'my_mse']
 
-# %% ../nbs/08_autograd.ipynb #9f212569
+# %% ../nbs/08_autograd.ipynb #33d5e33e
+from inspect import signature
 from typing import NoReturn
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from .functional import _like_out, lin, mse, relu
 
-# %% ../nbs/08_autograd.ipynb #8b8880cd
+# %% ../nbs/08_autograd.ipynb #b6fa6755
 class _Applied(Function):
     "A Function that says how it is to be used, and that `torch.func.vmap` can go through."
     generate_vmap_rule = True # vmap may run forward and backward on whole batches
 
     def __new__(cls, *args, **kwargs) -> NoReturn:
         raise TypeError(f"{cls.__name__} is applied, not called or made: {cls.__name__}.apply(...)")
+
+    def __init_subclass__(cls):
+        if "forward" in vars(cls): cls.forward.__signature__ = signature(cls.forward) # apply asks for it in every call, and it is slow to find
 
 # %% ../nbs/08_autograd.ipynb #a2063d60
 class MyRelu(_Applied):

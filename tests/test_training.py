@@ -1,5 +1,6 @@
 "The digits, cross-entropy, SGD beside torch's, and `fit`: reproducible, to be stopped and taken up again, and errors."
-import builtins, copy, math, signal, sys
+import _thread, builtins, copy, math, signal, threading
+from functools import partial
 
 import pytest, torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 from groundup.autograd import my_mse
 from groundup.backprop import numerical_grad
 from groundup.module import MLP
-from groundup.training import SGD, Digits, History, accuracy, cross_entropy, fit, load_digits, log_softmax
+from groundup.training import SGD, Digits, History, accuracy, _held_back, cross_entropy, fit, load_digits, log_softmax, softmax
 from shapes import FLOATS
 
 DIGITS = load_digits()
@@ -64,6 +65,7 @@ def test_cross_entropy_equals_torch(problem, dtype):
         assert one.dtype == dtype
         assert_close(one, other, atol=1e-6 if dtype == torch.float32 else 1e-13, rtol=0)
     assert_close(log_softmax(out), F.log_softmax(out, -1), rtol=1e-5, atol=1e-6)
+    assert_close(softmax(out), F.softmax(out, -1), rtol=1e-5, atol=1e-6)
 
 
 def test_cross_entropy_derivatives():
@@ -98,7 +100,7 @@ out = torch.ones(4, 3)
     (out, torch.zeros(4, 1).long(), ValueError, ["out is (4, 3) and targ is (4, 1)", "targ.squeeze(-1) fits"]),
     (out, torch.eye(4, 3).long(), ValueError, ["targ.argmax(-1)"]),
     (out, torch.zeros(5).long(), ValueError, ["out is (4, 3) and targ is (5,)"]),
-    (out[0], torch.tensor(1), ValueError, ["out is (3,) and targ is ()"]),
+    (out[0], torch.tensor(1), ValueError, ["out is (3,) and targ is ()"]), (out[:, :0], torch.zeros(4).long(), ValueError, ["out is (4, 0)", "a class at least"]),
     (out.long(), torch.zeros(4).long(), TypeError, ["out is torch.int64", "out.float()"]),
     (out, torch.zeros(4), TypeError, ["targ is torch.float32", "targ.long()"]),
     (out, [0, 1, 2, 0], TypeError, ["targ is list"]),
@@ -151,6 +153,8 @@ def test_sgd_state_goes_on_where_it_was():
     *((lambda kw=kw: SGD([torch.ones(2, requires_grad=True)], **kw), ValueError, "must be a number from 0")
       for kw in [dict(lr=-1.0), dict(lr=math.nan), dict(lr=math.inf), dict(lr=0.1, momentum=-0.1), dict(lr=0.1, weight_decay=-1)]),
     (lambda: SGD([torch.ones(2, requires_grad=True)], 0.1).load_state_dict({}), ValueError, "state has"),
+    (lambda: SGD([torch.ones(2, requires_grad=True)], 0.1).load_state_dict(dict(lr=1, momentum=0, weight_decay=0, velocity=[torch.ones(3)])), ValueError, r"a velocity of \(3,\)"),
+    (lambda: SGD([torch.ones(2, requires_grad=True)] * 2, 0.1), ValueError, "twice"),
 ])
 def test_sgd_bad_input(act, error, words):
     with pytest.raises(error, match=words): act()
@@ -218,14 +222,47 @@ def test_interrupts_change_nothing_in_the_end(first, second, valid):
     assert history.valid_loss == known.valid_loss and history.epochs == 3
 
 
-def test_a_real_interrupt():
-    model, opt = start()
-    steps = iter(range(1000))
-    def loss(out, targ):
-        if next(steps) == 30: signal.raise_signal(signal.SIGINT)
-        return cross_entropy(out, targ)
-    history = fit(model, opt, DIGITS.x, DIGITS.targ, epochs=5, loss=loss, generator=seeded(), progress=False)
-    assert 29 <= len(history.loss) <= 31 and history.epochs == 1 and len(history.left) > 0
+@pytest.mark.parametrize("seconds", [0.002 * n for n in range(1, 25, 3)])
+def test_real_interrupts_at_any_time(seconds):
+    straight, opt = start()
+    known = fit(straight, opt, DIGITS.x, DIGITS.targ, epochs=3, valid=DIGITS[2:], generator=seeded(3), progress=False)
+    (model, opt), history, g = start(), History(), seeded(3)
+    for _ in range(4):
+        timer = threading.Timer(seconds, _thread.interrupt_main)
+        timer.start()
+        try:
+            fit(model, opt, DIGITS.x, DIGITS.targ, epochs=3, valid=DIGITS[2:], generator=g, history=history, progress=False)
+            timer.join() # and when it is over, the interrupt is ours
+        except KeyboardInterrupt: pass
+    fit(model, opt, DIGITS.x, DIGITS.targ, epochs=3, valid=DIGITS[2:], generator=g, history=history, progress=False)
+    assert torch.equal(weights(model), weights(straight)) and history == known
+
+
+def test_an_interrupt_waits_for_the_step():
+    done, mine, before = [], [], signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with _held_back():
+            signal.raise_signal(signal.SIGINT)
+            done.append("rest")
+    assert done == ["rest"] and signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, lambda *args: mine.append(args)) # somebody's own handler gets it, late
+    try:
+        with _held_back(): signal.raise_signal(signal.SIGINT), done.append(len(mine))
+    finally: signal.signal(signal.SIGINT, before)
+    assert done == ["rest", 0] and mine[0][0] == signal.SIGINT
+    with pytest.raises(ZeroDivisionError):
+        with _held_back(): 1 / 0
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_train_as_well():
+    result = []
+    def run():
+        model, opt = start()
+        result.append(fit(model, opt, DIGITS.x, DIGITS.targ, epochs=1, progress=False).epochs)
+    thread = threading.Thread(target=run)
+    thread.start(), thread.join()
+    assert result == [1]
 
 
 def test_progress(capsys):
@@ -238,6 +275,11 @@ def test_progress(capsys):
     fit(model, opt, DIGITS.x, DIGITS.targ, epochs=3, loss=Stop(30), generator=seeded())
     captured = capsys.readouterr()
     assert "interrupted in epoch 2, after 29 steps" in captured.out and "29/69" in captured.err
+    history = fit(model, opt, DIGITS.x, DIGITS.targ, epochs=2, loss=Stop(EPOCH + 1), valid=DIGITS[2:], generator=seeded(), progress=False)
+    assert history.left is not None and len(history.left) == 0 # all examples seen, and the rest not looked at
+    capsys.readouterr()
+    fit(model, opt, DIGITS.x, DIGITS.targ, epochs=2, valid=DIGITS[2:], generator=seeded(), history=history)
+    assert "23/23" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("optimiser", [SGD, torch.optim.SGD])
@@ -248,15 +290,39 @@ def test_a_loss_that_is_not_finite_loses_nothing(optimiser):
     before, state = weights(model), copy.deepcopy(opt.state_dict())
     if optimiser is SGD: opt.lr = 100.0
     else: opt.param_groups[0]["lr"] = 100.0
-    with pytest.raises(FloatingPointError) as raised: fit(model, opt, DIGITS.x, DIGITS.targ.float(), epochs=9, history=history, **kind)
-    assert f"in step {len(history.loss)}, of epoch 3" in str(raised.value) and not math.isfinite(history.loss[-1])
-    assert all(map(math.isfinite, history.loss[:-1])) and torch.equal(weights(model), before) and history.left is None and history.epochs == 2
+    known = copy.deepcopy(history)
+    with pytest.raises(FloatingPointError, match=r"the loss is \S+ in step \d+, of epoch 3, after \S+; all is put back to before step 47") as raised:
+        fit(model, opt, DIGITS.x, DIGITS.targ.float(), epochs=9, history=history, **kind)
+    assert torch.equal(weights(model), before)
+    assert history.loss == known.loss and history.epochs == 2 and history.left is None
     if optimiser is SGD: assert torch.equal(opt.velocity[0], state["velocity"][0])
     else: assert torch.equal(opt.state_dict()["state"][0]["momentum_buffer"], state["state"][0]["momentum_buffer"])
     if optimiser is SGD: opt.lr = 0.01
     else: opt.param_groups[0]["lr"] = 0.01
     fit(model, opt, DIGITS.x, DIGITS.targ.float(), epochs=3, history=history, **kind) # and it goes on
     assert history.epochs == 3 and math.isfinite(history.loss[-1])
+
+
+def test_a_resumed_epoch_that_breaks_is_put_back_to_where_it_was_resumed():
+    model, opt = start()
+    history, g = History(), seeded()
+    fit(model, opt, DIGITS.x, DIGITS.targ, epochs=2, loss=Stop(11), generator=g, history=history, progress=False)
+    before, left = weights(model), history.left.tolist()
+    calls = iter(range(100))
+    def breaks(out, targ): return cross_entropy(out, targ) * (math.nan if next(calls) == 5 else 1)
+    with pytest.raises(FloatingPointError, match="the loss is nan in step 16, of epoch 1, .* put back to before step 11"):
+        fit(model, opt, DIGITS.x, DIGITS.targ, epochs=2, loss=breaks, generator=g, history=history, progress=False)
+    assert torch.equal(weights(model), before) and history.left.tolist() == left and len(history.loss) == len(history.metric) == 10
+
+
+def test_metrics_of_all_kinds():
+    model, opt = start()
+    for metric in (partial(accuracy), lambda out, targ: 0.5, None):
+        history = fit(model, opt, DIGITS.x, DIGITS.targ, epochs=1, metric=metric, valid=DIGITS[2:])
+        assert len(history.metric) == (EPOCH if metric else 0) and len(history.valid_metric) == (1 if metric else 0)
+    before = weights(model)
+    with pytest.raises(ValueError): fit(model, opt, DIGITS.x, DIGITS.targ, epochs=1, metric=lambda out, targ: int("no number"), progress=False)
+    assert torch.equal(weights(model), before) # what fails, fails before the step
 
 
 def test_training_and_evaluating():
@@ -296,6 +362,10 @@ x, targ = DIGITS[:2]
     ((model, opt, x, targ.tolist()), {}, TypeError, ["targets of x is list"]),
     ((abs, opt, x, targ), {}, TypeError, ["model is builtin_function_or_method"]),
     ((model, opt, x, targ + 1), {}, ValueError, ["targ has 10 in it"]),
+    ((model, None, x, targ), {}, TypeError, ["opt is NoneType"]),
+    ((model, start(1)[1], x, targ), {}, ValueError, ["opt has none of the model's parameters"]),
+    ((model, start(1, torch.optim.SGD)[1], x, targ), {}, ValueError, ["opt has none of the model's parameters"]),
+    ((model, opt, x, targ), dict(history=History(left=torch.arange(9), examples=9)), ValueError, ["unfinished epoch of 9 examples, and x has 1437"]),
 ])
 def test_fit_bad_input(arguments, settings, error, words):
     before = weights(model)
