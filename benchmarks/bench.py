@@ -54,6 +54,39 @@ def training_beside_torch():
     yield "an epoch of digits, MLP(64, 64, 10)", times["ours"], times["theirs"], 1
 
 
+def tape_beside_peers():
+    "The tape beside HIPS autograd and micrograd: one forward and backward of the net (200,100)-50-1, float64."
+    import autograd, autograd.numpy as anp, numpy as np # here, because only this group needs them
+    from groundup.tape import Tensor
+    from micrograd.engine import Value
+    rng = np.random.default_rng(0)
+    x, targ, *weights = [rng.normal(size=shape) / scale for shape, scale in [((200, 100), 1), ((200,), 1), ((100, 50), 7), ((50,), 1), ((50, 1), 7), ((1,), 1)]]
+    params = [Tensor(weight, requires_grad=True) for weight in weights]
+
+    def ours():
+        w1, b1, w2, b2 = params
+        ((((x @ w1 + b1).relu() @ w2 + b2).reshape(-1) - targ) ** 2).mean().backward()
+        for p in params: p.zero_grad()
+
+    def hips_loss(params):
+        w1, b1, w2, b2 = params
+        return anp.mean((anp.reshape(anp.maximum(x @ w1 + b1, 0) @ w2 + b2, -1) - targ) ** 2)
+
+    def micrograd(rows):
+        w1, b1, w2, b2 = ([Value(number) for number in weight.ravel()] for weight in weights)
+        for row, goal in zip(x[:rows], targ): # each with a loss of its own: the sum of 200 would be too deep for its recursion
+            hidden = [sum((w1[50 * k + j] * row[k] for k in range(100)), b1[j]).relu() for j in range(50)]
+            ((sum((w * h for w, h in zip(w2, hidden)), b2[0]) - goal) ** 2).backward()
+
+    hips = autograd.value_and_grad(hips_loss)
+    times = best_times({"ours": ours, "hips": lambda: hips(weights)}, rounds=5)
+    yield "tape: net, beside HIPS autograd", times["ours"], times["hips"], 1.0
+    rows = 20
+    start = time.perf_counter()
+    micrograd(rows)
+    yield f"tape: net, beside micrograd ({rows} rows, x {200 // rows})", times["ours"], (time.perf_counter() - start) * 200 / rows, 0.001
+
+
 def imports():
     "`import groundup.<module>` in a fresh Python that has torch (and for plots matplotlib) already; the reach is 50 ms."
     for path in sorted((top/"groundup").glob("[a-z]*.py")):
@@ -72,14 +105,14 @@ def lessons():
     yield "nbdev_test, all lessons and the index", time.perf_counter() - start, 90, 1
 
 
-GROUPS = {"einsum": einsum_beside_torch, "conv": conv_beside_torch, "training": training_beside_torch, "imports": imports, "lessons": lessons}
+GROUPS = {"einsum": einsum_beside_torch, "conv": conv_beside_torch, "training": training_beside_torch, "tape": tape_beside_peers, "imports": imports, "lessons": lessons}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(GROUPS)
     if unknown := set(chosen) - set(GROUPS): sys.exit(f"no group {sorted(unknown)}; there are {', '.join(GROUPS)}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{'work':44} {'ours':>9} {'beside':>9} {'ratio':>6} {'reach':>6}")
+    print(f"{'work':44} {'ours':>9} {'beside':>9} {'ratio':>8} {'reach':>6}")
     for name in chosen:
         for work, ours, beside, reach in GROUPS[name]():
-            print(f"{work:44} {format_time(ours):>9} {format_time(beside):>9} {ours / beside:6.2f} {reach:6} "
+            print(f"{work:44} {format_time(ours):>9} {format_time(beside):>9} {ours / beside:8.3g} {reach:6} "
                   f"{'' if ours / beside <= reach else 'MISSED'}")

@@ -59,7 +59,7 @@ def unfold(
     strides = (n, c, down * apart[0], right * apart[1], down * step[0], right * step[1])
     return x.as_strided((*x.shape[:2], *kernel, *_sizes_out(x.shape[2:], kernel, step, (0, 0), apart)), strides)
 
-# %% ../nbs/11_conv.ipynb #28a35d65
+# %% ../nbs/11_conv.ipynb #d0ca3c6a
 class _Layout(NamedTuple):
     "The sizes of a convolution, and where in the matrix of pixels everything is."
     n:int # images
@@ -70,23 +70,21 @@ class _Layout(NamedTuple):
     dilation:tuple[int, int]
     out:tuple[int, int] # rows and columns of the result
     grid:tuple[int, int] # of a phase, after padding: every stride-th pixel
+    pixels:int # of a phase, in all images
+    reach:int # how many of them each weight meets
+    shifts:list[tuple[int, int, tuple[int, int], int]] # for each weight (i, j), the phase that it meets, and in which row of its pixels it starts
     groups:list[tuple[slice, slice]] # the channels of the input and of the result that belong together
 
-    def shifts(self) -> Iterator[tuple[int, int, tuple[int, int], int]]:
-        "For each weight (i, j), the phase that it meets, and in which row of its pixels it starts."
-        for i in range(self.kernel[0]):
-            for j in range(self.kernel[1]):
-                (down, a), (right, b) = divmod(i * self.dilation[0], self.stride[0]), divmod(j * self.dilation[1], self.stride[1])
-                yield i, j, (a, b), down * self.grid[1] + right
+def _shifts(kernel:tuple, stride:tuple, dilation:tuple, width:int) -> list[tuple[int, int, tuple[int, int], int]]: # width of the grid
+    "For each weight (i, j), the phase that it meets, and in which row of its pixels it starts; the last starts furthest down."
+    shifts = []
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            (down, a), (right, b) = divmod(i * dilation[0], stride[0]), divmod(j * dilation[1], stride[1])
+            shifts.append((i, j, (a, b), down * width + right))
+    return shifts
 
-    @property
-    def pixels(self) -> int: return self.n * self.grid[0] * self.grid[1]
-
-    @property
-    def reach(self) -> int: # how many pixels there are from each start to the end of the shortest shift, which is the last
-        return self.pixels - max(start for *_, start in self.shifts())
-
-# %% ../nbs/11_conv.ipynb #eb2f76a3
+# %% ../nbs/11_conv.ipynb #9545d0fd
 def _layout(x:Tensor, w:Tensor, b:Tensor|None, stride, padding, dilation, groups:int) -> _Layout:
     "The layout of a convolution. Raises ValueError for shapes and settings that do not fit, TypeError for mixed dtypes or devices."
     _same_kind(x=x, w=w, **({} if b is None else {"b": b}))
@@ -101,15 +99,16 @@ def _layout(x:Tensor, w:Tensor, b:Tensor|None, stride, padding, dilation, groups
     padding, inp = _pair("padding", padding, 0), tuple(x.shape[2:])
     out = _sizes_out(inp, kernel, stride, padding, dilation)
     grid = tuple(-(-(size + 2 * p) // s) for size, p, s in zip(inp, padding, stride))
-    c, o = w.shape[1], len(w) // groups
-    return _Layout(len(x), inp, kernel, stride, padding, dilation, out, grid, [(slice(g * c, g * c + c), slice(g * o, g * o + o)) for g in range(groups)])
+    pixels, shifts, c, o = len(x) * grid[0] * grid[1], _shifts(kernel, stride, dilation, grid[1]), w.shape[1], len(w) // groups
+    return _Layout(len(x), inp, kernel, stride, padding, dilation, out, grid, pixels, pixels - shifts[-1][3], shifts,
+                   [(slice(g * c, g * c + c), slice(g * o, g * o + o)) for g in range(groups)])
 
-# %% ../nbs/11_conv.ipynb #7713b56a
+# %% ../nbs/11_conv.ipynb #6cff1cf4
 def _inside(at:_Layout, phase:tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]: # in the grid, in the image; rows and columns each
     "Which part of a phase is not padding, and which pixels of an image belong there."
     here, there = [], []
     for size, p, s, a in zip(at.inp, at.padding, at.stride, phase):
-        first = max(0, -((a - p) // s)) # the first of a, a + s, a + 2s ... that is not padding
+        first = -((a - p) // s) # the first of a, a + s, a + 2s ... that is not padding
         here.append(slice(first, first + len(range(a + first * s - p, size, s))))
         there.append(slice(a + first * s - p, size, s))
     return tuple(here), tuple(there)
@@ -117,20 +116,20 @@ def _inside(at:_Layout, phase:tuple[int, int]) -> tuple[tuple[slice, slice], tup
 def _pixels(x:Tensor, at:_Layout) -> dict[tuple[int, int], Tensor]: # (pixels, c) by phase
     "The pixels of all images, channels last, in a matrix for each phase that a weight meets."
     pixels = {}
-    for phase in {phase for _, _, phase, _ in at.shifts()}:
+    for phase in {phase for _, _, phase, _ in at.shifts}:
         (y, x_), (rows, columns) = _inside(at, phase)
         grid = x.new_zeros(at.n, *at.grid, x.shape[1])
         grid[:, y, x_] = x[:, :, rows, columns].permute(0, 2, 3, 1)
         pixels[phase] = grid.view(-1, x.shape[1])
     return pixels
 
-# %% ../nbs/11_conv.ipynb #0aedbf37
+# %% ../nbs/11_conv.ipynb #68f78821
 def _shifted(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: # (n, c_out, h_out, w_out)
     "A product for each weight (i, j), of pixels that start in another row each time."
     pixels, weights = _pixels(x, at), w.permute(2, 3, 1, 0).contiguous() # (kh, kw, c / groups, c_out)
     out = x.new_empty(at.pixels, len(w))
     if b is not None: out[:at.reach] = b
-    for n, (i, j, phase, start) in enumerate(at.shifts()):
+    for n, (i, j, phase, start) in enumerate(at.shifts):
         for c, o in at.groups: out[:at.reach, o].addmm_(pixels[phase][start:start + at.reach, c], weights[i, j, :, o], beta=int(n > 0 or b is not None))
     return out.view(at.n, *at.grid, len(w))[:, :at.out[0], :at.out[1]].permute(0, 3, 1, 2)
 
@@ -142,7 +141,7 @@ def _flattened(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: # (n, c
     out = (w.view(groups, -1, w[0].numel()) @ columns).view(at.n, len(w), *at.out)
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/11_conv.ipynb #898f5856
+# %% ../nbs/11_conv.ipynb #113b6187
 def _spread(g:Tensor, at:_Layout) -> Tensor: # (pixels, c_out)
     "A gradient of the result, (n, c_out, h_out, w_out), in a matrix of pixels; what was dropped gets 0."
     grid = g.new_zeros(at.n, *at.grid, g.shape[1])
@@ -152,16 +151,16 @@ def _spread(g:Tensor, at:_Layout) -> Tensor: # (pixels, c_out)
 def _weight_grad(x:Tensor, g:Tensor, w:Tensor, at:_Layout) -> Tensor: # like w
     "The gradient of `w`, from that of the result in a matrix of pixels."
     gradient, pixels = torch.empty_like(w), _pixels(x, at)
-    for i, j, phase, start in at.shifts():
+    for i, j, phase, start in at.shifts:
         for c, o in at.groups: gradient[o, :, i, j] = g[:at.reach, o].t() @ pixels[phase][start:start + at.reach, c]
     return gradient
 
-# %% ../nbs/11_conv.ipynb #aac20d36
+# %% ../nbs/11_conv.ipynb #639c0d63
 def _input_grad(g:Tensor, w:Tensor, at:_Layout) -> Tensor: # (n, c, h, w)
     "The gradient of the images, from that of the result in a matrix of pixels."
     channels = w.shape[1] * len(at.groups)
-    pixels = {phase: g.new_zeros(at.pixels, channels) for _, _, phase, _ in at.shifts()}
-    for i, j, phase, start in at.shifts():
+    pixels = {phase: g.new_zeros(at.pixels, channels) for _, _, phase, _ in at.shifts}
+    for i, j, phase, start in at.shifts:
         for c, o in at.groups: pixels[phase][start:start + at.reach, c].addmm_(g[:at.reach, o], w[o, :, i, j])
     gradient = g.new_zeros(at.n, channels, *at.inp)
     for phase, matrix in pixels.items():

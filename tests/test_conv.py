@@ -5,6 +5,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+import groundup.conv
 from groundup.conv import Conv2d, conv2d, unfold
 
 pair = lambda low, high: st.integers(low, high) | st.tuples(st.integers(low, high), st.integers(low, high))
@@ -90,11 +91,29 @@ def test_gradcheck_and_what_it_cannot():
     with pytest.raises(RuntimeError, match="vmap"): torch.func.vmap(lambda one: conv2d(one[None], t[1], groups=2))(t[0])
 
 
-def test_only_what_is_asked_for():
-    x, w = torch.randn(2, 5, 6, 6), torch.randn(3, 5, 3, 3, requires_grad=True)
-    conv2d(x, w).sum().backward()
-    assert x.grad is None and w.grad is not None
-    assert not conv2d(x, w.detach()).requires_grad
+@pytest.mark.parametrize("channels", [5, 9])
+@pytest.mark.parametrize("asked", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_only_what_is_asked_for(channels, asked, monkeypatch):
+    called = []
+    for name in ("_input_grad", "_weight_grad", "_spread"):
+        def counted(*args, name=name, original=getattr(groundup.conv, name)):
+            called.append(name)
+            return original(*args)
+        monkeypatch.setattr(groundup.conv, name, counted)
+    t = [torch.randn(shape) for shape in [(2, channels, 6, 6), (3, channels, 3, 3), (3,)]]
+    for n in asked: t[n].requires_grad_()
+    conv2d(*t).sum().backward()
+    assert sorted(called) == ["_input_grad"] * (0 in asked) + ["_spread"] * (asked != (2,)) + ["_weight_grad"] * (1 in asked)
+    assert not conv2d(*(one.detach() for one in t)).requires_grad
+
+
+@pytest.mark.parametrize("channels, groups, way", [(7, 1, "_flattened"), (8, 1, "_shifted"), (7, 2, "_flattened"), (8, 2, "_shifted"), (1, 8, "_flattened")])
+def test_which_way(channels, groups, way, monkeypatch):
+    called = []
+    for name in ("_flattened", "_shifted"):
+        monkeypatch.setattr(groundup.conv, name, lambda *args, name=name, original=getattr(groundup.conv, name): (called.append(name), original(*args))[1])
+    conv2d(torch.ones(1, channels * groups, 3, 3), torch.ones(groups, channels, 2, 2), groups=groups)
+    assert called == [way]
 
 
 def test_other_dtypes_and_devices():
@@ -110,14 +129,15 @@ x, w = torch.ones(2, 6, 5, 5), torch.ones(4, 6, 3, 3)
 @pytest.mark.parametrize("arguments, settings, error, words", [
     ((x, w), dict(padding=-1), ValueError, ["padding is -1", "from 0"]), ((x, w), dict(padding=(1, -2)), ValueError, ["padding is (1, -2)"]),
     ((x, w), dict(stride=0), ValueError, ["stride is 0", "from 1"]), ((x, w), dict(dilation=0), ValueError, ["dilation is 0"]),
-    ((x, w), dict(stride=1.5), ValueError, ["stride is 1.5"]), ((x, w), dict(stride=(1, 2, 3)), ValueError, ["stride is (1, 2, 3)", "or two of them"]),
+    ((x, w), dict(stride=1.5), ValueError, ["stride is 1.5"]), ((x, w), dict(stride=(1, 1.5)), ValueError, ["stride is (1, 1.5)"]), ((x, w), dict(groups=2.0), ValueError, ["groups is 2.0"]),
+    ((x[:, :, :2, :3], w), dict(padding=(0, 2), dilation=(1, 4)), ValueError, ["images of 2 by 3 with padding (0, 2) are 2 by 7", "reaches over 3 by 9"]), ((x, w), dict(stride=(1, 2, 3)), ValueError, ["stride is (1, 2, 3)", "or two of them"]),
     ((x, w), dict(padding="same"), ValueError, ["padding is 'same'"]),
     ((x, w), dict(dilation=3), ValueError, ["images of 5 by 5", "reaches over 7 by 7", "fits nowhere"]),
     ((x[:, :, :2], w), {}, ValueError, ["are 2 by 5"]),
     ((x, w), dict(groups=2), ValueError, ["2 groups of 6 channels are 12, and x has 6"]), ((x, w), dict(groups=0), ValueError, ["groups is 0"]),
     ((x, w[:, :2]), dict(groups=3), ValueError, ["4 channels of the result", "3 groups"]),
     ((x, w, torch.ones(3)), {}, ValueError, ["b is (3,)", "each of the 4 channels"]), ((x, w, torch.ones(1, 4)), {}, ValueError, ["b is (1, 4)"]),
-    ((x[0], w), {}, ValueError, ["x is (6, 5, 5)", "x[None] adds n"]), ((x, w[0]), {}, ValueError, ["w is (6, 3, 3)"]),
+    ((x[0], w), {}, ValueError, ["x is (6, 5, 5)", "x[None] adds n"]), ((x, w[0]), {}, ValueError, ["w is (6, 3, 3)", "they must be"]),
     ((x, w[:, :, :0]), {}, ValueError, ["the kernel is (0, 3)"]),
     ((x, w.double()), {}, TypeError, ["torch.float64"]), ((x, w, torch.ones(4).double()), {}, TypeError, ["b is torch.float64"]),
     ((x.long(), w.long()), {}, TypeError, ["x is torch.int64", "x.float()"]), (([1.0], w), {}, TypeError, ["x is list"]),
@@ -125,6 +145,10 @@ x, w = torch.ones(2, 6, 5, 5), torch.ones(4, 6, 3, 3)
 def test_bad_input(arguments, settings, error, words):
     with pytest.raises(error) as raised: conv2d(*arguments, **settings)
     for word in words: assert word in str(raised.value)
+
+
+def test_unfold_takes_tensors():
+    with pytest.raises(TypeError, match="x is list"): unfold([[1.0]], 1)
 
 
 @pytest.mark.parametrize("arguments, settings, words", [
@@ -158,3 +182,10 @@ def test_layer_first_weights():
     for wrong in [dict(groups=0), dict(groups=3), dict(stride=0), dict(padding=-1), dict(dilation=0)]:
         with pytest.raises(ValueError): Conv2d(4, 4, 3, **wrong)
     assert one.weight.is_contiguous()
+
+
+def test_layer_uses_what_it_is_given():
+    layer = Conv2d(4, 6, (2, 3), groups=2, init=lambda n_in, n_out, **kind: torch.arange(n_in * n_out, **{"dtype": kind["dtype"]}).view(n_in, n_out), dtype=torch.float64)
+    assert torch.equal(layer.weight.detach(), torch.arange(72.0).double().view(12, 6).t().reshape(6, 2, 2, 3))
+    assert repr(layer).startswith("Conv2d(4, 6, kernel_size=(2, 3), stride=1") and layer.bias.dtype == torch.float64
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"] and Conv2d(4, 2, 3, device="meta").bias.device.type == "meta"
