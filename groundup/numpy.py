@@ -71,7 +71,7 @@ def matmul_loops(
                 c[i, j] += a[i, k] * b[k, j]
     return c
 
-# %% ../nbs/12_numpy.ipynb #1488998a
+# %% ../nbs/12_numpy.ipynb #4c0a167f
 def matmul_lists(
     a:np.ndarray|Sequence[Sequence[float]], # left operand, (n, k)
     b:np.ndarray|Sequence[Sequence[float]], # right operand, (k, m), of the same kind
@@ -79,7 +79,7 @@ def matmul_lists(
     """The matrix product by three loops over Python lists.
 
     Sums are kept in Python's own numbers, which are float64 or integers of any size, and rounded once at the end.
-    Raises ValueError if the shapes do not fit, TypeError for mixed kinds or dtypes."""
+    Raises ValueError if the shapes do not fit, TypeError for mixed kinds or dtypes, OverflowError for sums that integers of the dtype cannot hold."""
     if isinstance(a, Sequence) and isinstance(b, Sequence): return _loop_lists(a, b, *_list_sizes(a, b))
     n, inner, m = _sizes(a, b)
     return np.array(_loop_lists(a.tolist(), b.tolist(), n, inner, m), dtype=a.dtype).reshape(n, m)
@@ -188,7 +188,7 @@ def _plan(equation:str, *shapes:tuple[int, ...]) -> tuple: # how to prepare each
     final, = labels.values()
     return prepare, products, _arrange(final, [[label] if label in final else [] for label in output], sizes)
 
-# %% ../nbs/12_numpy.ipynb #ed5e240f
+# %% ../nbs/12_numpy.ipynb #46af1a3c
 def einsum(
     equation:str, # such as 'ik,kj->ij': a letter for each axis, operands between commas, the result behind '->'
     *operands:np.ndarray, # one for each term of the equation, of one dtype
@@ -196,7 +196,7 @@ def einsum(
     """The product of `operands`, letter by letter, summed over each letter that the result does not name.
 
     Takes the equations of lesson 3, size 1 against any other among them. Operands are multiplied in the cheapest order. Sums that
-    only one operand takes part in make narrow integers int64, as `np.sum` does. A transpose or a diagonal is a view. Raises ValueError for an
+    only one operand takes part in make narrow integers int64, as `np.sum` does. A transpose is a view, and so is a diagonal, for reading only. Raises ValueError for an
     equation that cannot be read or does not fit the shapes; TypeError for two dtypes, for what is no array, and for sums of products of bools."""
     if not isinstance(equation, str) or not operands:
         raise TypeError("einsum takes the equation first and then at least one array: einsum('ik,kj->ij', a, b)")
@@ -211,11 +211,12 @@ def einsum(
     result, = values.values()
     return finish(np.asanyarray(result)) # a sum over everything is no array, but a number
 
-# %% ../nbs/12_numpy.ipynb #9c81b6ef
+# %% ../nbs/12_numpy.ipynb #4fad241a
 def _mixed(equation:str, operands:tuple) -> TypeError:
     "What to raise for operands that are not arrays of one dtype."
     given = ", ".join(f"{x.shape} {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__ for x in operands)
-    cure = "x.numpy() makes an array of a tensor" if any(isinstance(x, Tensor) for x in operands) else "x.astype(y.dtype) gives x the dtype of y"
+    cure = ("x.numpy() makes an array of a tensor" if any(isinstance(x, Tensor) for x in operands) else
+            "x.astype(y.dtype) gives x the dtype of y" if all(isinstance(x, np.ndarray) for x in operands) else "np.asarray(x) makes one")
     return TypeError(f"{equation!r} got {given}: all operands must be arrays of one dtype; {cure}")
 
 # %% ../nbs/12_numpy.ipynb #386fa290
@@ -267,12 +268,13 @@ def mse(
     Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers and mixed dtypes."""
     return ((out - _like_out(out, targ))**2).mean()
 
-# %% ../nbs/12_numpy.ipynb #bbff1f26
+# %% ../nbs/12_numpy.ipynb #37e5f413
 def _normal(gain:float, fans:tuple[int, ...], n_in:int, n_out:int, copies:int|None, generator, dtype) -> np.ndarray:
     "Normal numbers with variance gain / sum of fans, (n_in, n_out) or (copies, n_in, n_out). Raises ValueError for a size below 1."
     sizes = {"n_in": n_in, "n_out": n_out} | ({} if copies is None else {"copies": copies})
     if wrong := {name: size for name, size in sizes.items() if not isinstance(size, Integral) or size < 1}:
         raise ValueError(f"{', '.join(f'{name} is {size}' for name, size in wrong.items())}; sizes are whole numbers from 1")
+    if np.dtype(dtype or np.float64).kind != "f": raise TypeError(f"dtype is {np.dtype(dtype)}; weights are floats")
     shape = (n_in, n_out) if copies is None else (copies, n_in, n_out)
     drawn = (generator or np.random.default_rng()).standard_normal(shape)
     return (drawn * (gain / sum(fans))**0.5).astype(dtype or np.float64, copy=False)
@@ -365,9 +367,10 @@ def propagate(
     layers = _layers(init, activation, widths, rows, seeds, generator, dtype)
     return Statistics(*map(np.stack, zip(*map(_measure, layers))))
 
-# %% ../nbs/12_numpy.ipynb #2ed6dffa
+# %% ../nbs/12_numpy.ipynb #1a2b14ea
 class Array(np.ndarray):
-    "An ndarray that takes attributes such as `.g`. What is computed from it, a view or a copy of it is an Array, too, without them."
+    """An ndarray that takes attributes such as `.g`. What arithmetic, its own methods, slices and copies give is an Array, too, without them;
+    single items, and functions such as `np.where`, `np.concatenate` and `np.dot`, may give plain ones, which `asarray` makes Arrays again."""
 
 # %% ../nbs/12_numpy.ipynb #43aee371
 def asarray(
@@ -395,7 +398,7 @@ def _takes_g(
             raise AttributeError(f"{name} is a plain array, of shape {x.shape}, and takes no attribute .g; asarray of groundup.numpy makes an "
                                  "Array of it, which does, and shares its memory")
 
-# %% ../nbs/12_numpy.ipynb #1edd10ee
+# %% ../nbs/12_numpy.ipynb #b654895b
 def mse_grad(
     out:Array, # what a net gave, (n, n_out) or (n,); gets `.g`, of the same shape
     targ:np.ndarray, # what it should have given: of the same shape, or (n,) for an out of (n, 1)
@@ -405,7 +408,7 @@ def mse_grad(
     Raises ValueError for shapes that do not belong together, TypeError for whole numbers and mixed dtypes, AttributeError for a plain array."""
     _needs_floats(out=out, targ=targ)
     _takes_g(out=out)
-    out.g = 2 * (out - _like_out(out, targ)) / out.size
+    out.g = (out - _like_out(out, targ)) * (2 / max(1, out.size)) # the size itself may be too large for a float16
 
 # %% ../nbs/12_numpy.ipynb #f1e3ec21
 def _gradient_of(
@@ -563,10 +566,10 @@ class Lin(LayerFunction):
         self.add_gradient(self.w, inp.T @ out.g)
         self.add_gradient(self.b, out.g.sum(0))
 
-# %% ../nbs/12_numpy.ipynb #1572229c
+# %% ../nbs/12_numpy.ipynb #a7f9bdb7
 class Mse(LayerFunction):
     """The mean squared error of an output and its target, of the same shape, or (n,) for an output of (n, 1).
 
     Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers and mixed dtypes."""
     def forward(self, out:np.ndarray, targ:np.ndarray) -> np.floating: return mse(out, targ)
-    def bwd(self, loss:Array, out:Array, targ:np.ndarray): self.add_gradient(out, loss.g * 2 * (out - _like_out(out, targ)) / out.size)
+    def bwd(self, loss:Array, out:Array, targ:np.ndarray): self.add_gradient(out, loss.g * ((out - _like_out(out, targ)) * (2 / max(1, out.size))))

@@ -224,7 +224,7 @@ def _start(
     if g.shape != t.shape: raise ValueError(f"the gradient is {g.shape} and the Tensor {t.shape}; they must be equal")
     return g.astype(t.dtype, copy=False)
 
-# %% ../nbs/13_tape.ipynb #3c0b7fce
+# %% ../nbs/13_tape.ipynb #939a427e
 def backward(
     t:Tensor, # usually a loss
     gradient=None, # where to start, of the shape of t: an array or a Tensor; 1 if left out, for a single number
@@ -242,6 +242,7 @@ def backward(
             if part.shape != inp._data.shape: part = _unbroadcast(part, inp._data.shape)
             if part.dtype != inp._data.dtype: part = part.astype(inp._data.dtype)
             gradients[inp] = gradients[inp] + part if inp in gradients else part
+    gradients = {leaf: g for leaf, g in gradients.items() if leaf._wants} # somebody may have changed their mind
     summed = [np.array(g, order="C") if leaf._grad is None else np.asarray(leaf._grad + g) for leaf, g in gradients.items()]
     for leaf, g in zip(gradients, summed): leaf._grad = g
 
@@ -307,27 +308,27 @@ def matmul(a, b) -> Tensor: # Tensors or arrays, (..., n, k) and (..., k, m); a 
 
 Tensor.__matmul__, Tensor.__rmatmul__ = matmul, _turned(matmul)
 
-# %% ../nbs/13_tape.ipynb #998104f9
+# %% ../nbs/13_tape.ipynb #2422885a
 def _kept(x:np.ndarray, axis, keepdims:bool) -> np.ndarray:
     "What was made from an array over `axis`, with these axes as axes of size 1."
     return x if keepdims or axis is None else np.expand_dims(x, axis)
 
 def sum_over(t, axis:int|tuple[int, ...]|None=None, keepdims:bool=False) -> Tensor: # without the axes, or with them of size 1
     "The sum over an axis, over several, or over all. Raises ValueError for an axis that is not there."
-    x = _value(t)
+    x = np.asarray(_value(t))
     return _result(x.sum(axis=axis, keepdims=keepdims), "sum", (t, lambda g: np.broadcast_to(_kept(g, axis, keepdims), x.shape)))
 
 def mean_over(t, axis:int|tuple[int, ...]|None=None, keepdims:bool=False) -> Tensor:
     "The mean, else as `sum_over`."
-    x = _value(t)
+    x = np.asarray(_value(t))
     out = x.mean(axis=axis, keepdims=keepdims)
-    n = x.size // max(1, out.size) # how many went into each
-    return _result(out, "mean", (t, lambda g: np.broadcast_to(_kept(g / n, axis, keepdims), x.shape)))
+    n = max(1, x.size // max(1, out.size)) # how many went into each; multiplied by 1 / n, for n itself may be too large for a float16
+    return _result(out, "mean", (t, lambda g: np.broadcast_to(_kept(g * (1 / n), axis, keepdims), x.shape)))
 
-# %% ../nbs/13_tape.ipynb #714a6a22
+# %% ../nbs/13_tape.ipynb #5617d9cc
 def max_over(t, axis:int|tuple[int, ...]|None=None, keepdims:bool=False) -> Tensor:
     "The largest element, else as `sum_over`; several that are equally large share the gradient equally. Raises ValueError if there is none."
-    x = _value(t)
+    x = np.asarray(_value(t))
     out = x.max(axis=axis, keepdims=True)
 
     def share(g):
@@ -337,15 +338,15 @@ def max_over(t, axis:int|tuple[int, ...]|None=None, keepdims:bool=False) -> Tens
 
 Tensor.sum, Tensor.mean, Tensor.max = sum_over, mean_over, max_over
 
-# %% ../nbs/13_tape.ipynb #f7897267
+# %% ../nbs/13_tape.ipynb #6132b792
 def reshape(t, *shape:int) -> Tensor: # a tuple will do as well
     "The elements of `t` in another shape, of which one size may be -1. Raises ValueError if they do not fit."
-    x = _value(t)
+    x = np.asarray(_value(t))
     return _result(x.reshape(*shape), "reshape", (t, lambda g: g.reshape(x.shape)))
 
 def transpose(t, *axes:int) -> Tensor: # a tuple will do as well
     "`t` with its axes in the order of `axes`; reversed, if there are none. Raises ValueError for axes that do not fit."
-    x = _value(t)
+    x = np.asarray(_value(t))
     out = x.transpose(*axes)
     order = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes
     back = np.argsort([axis % x.ndim for axis in order]) if order else None
@@ -353,12 +354,13 @@ def transpose(t, *axes:int) -> Tensor: # a tuple will do as well
 
 Tensor.reshape, Tensor.transpose, Tensor.T = reshape, transpose, property(transpose)
 
-# %% ../nbs/13_tape.ipynb #e758e5d5
+# %% ../nbs/13_tape.ipynb #d22063e7
 def take(t, index) -> Tensor: # index: whatever NumPy takes; of Tensors, the data
     "`t[index]`. The gradients of an element that is taken several times add up. Raises IndexError for what is not there."
-    x = _value(t)
+    x = np.asarray(_value(t))
     parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple([part._data if isinstance(part, Tensor) else part for part in parts])
+    parts = [part._data if isinstance(part, Tensor) else part for part in parts]
+    parts = tuple([part.copy() if isinstance(part, np.ndarray) else part for part in parts]) # as they are now
     once = all([part is None or isinstance(part, (int, np.integer, slice, type(...))) or getattr(part, "dtype", None) == bool for part in parts])
 
     def put(g):
@@ -370,7 +372,7 @@ def take(t, index) -> Tensor: # index: whatever NumPy takes; of Tensors, the dat
 
 Tensor.__getitem__ = take
 
-# %% ../nbs/13_tape.ipynb #cd19823e
+# %% ../nbs/13_tape.ipynb #1d166c03
 class no_grad(ContextDecorator):
     """Within `with no_grad():`, or in a function under `@no_grad()`, this thread records nothing, and results require no gradient.
 
@@ -379,5 +381,5 @@ class no_grad(ContextDecorator):
     def __exit__(self, *_): _switch.off -= 1
     def __call__(self, function:Callable) -> Callable:
         if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"the code of {function.__name__} runs after the call, when @no_grad() has ended; write with no_grad(): inside it")
+            raise TypeError(f"the code of {getattr(function, '__name__', function)} runs after the call, when @no_grad() has ended; write with no_grad(): inside it")
         return super().__call__(function)

@@ -151,3 +151,22 @@ def test_einsum_gives_arrays_and_makes_its_plan_once():
     gnp._plan.cache_clear()
     for _ in range(3): gnp.einsum("ik,kj->ij", square, square)
     assert gnp._plan.cache_info().misses == 1 and gnp._plan.cache_info().hits == 2
+
+
+def test_half_precision_with_more_elements_than_it_counts():
+    out, targ = (gnp.asarray(np.full(70_000, value, "float16")) for value in (1000.0, 0.0))
+    gnp.mse_grad(out, targ)
+    np.testing.assert_allclose(out.g.astype(float), 2000 / 70_000, rtol=0.01)
+    fresh, miss = gnp.asarray(np.array(out)), gnp.Mse()
+    with np.errstate(over="ignore"): miss(fresh, targ)
+    miss.backward()
+    assert np.array_equal(fresh.g, out.g)
+
+
+def test_weights_are_floats():
+    with pytest.raises(TypeError, match="dtype is int64; weights are floats"): gnp.lecun_normal(2, 3, dtype=np.int64)
+
+
+def test_einsum_of_a_number_says_how_to_make_an_array_of_it():
+    with pytest.raises(TypeError, match=r"np.asarray\(x\) makes one"): gnp.einsum(",i->i", np.float64(2), np.ones(3))
+    with pytest.raises(TypeError, match=r"x.astype\(y.dtype\)"): gnp.einsum("i,i->", np.ones(3), np.ones(3, "float32"))

@@ -650,3 +650,36 @@ def test_no_grad_refuses_what_runs_later():
 def test_the_tape_needs_no_torch():
     code = "import sys, groundup.tape; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_means_of_more_elements_than_a_float16_counts():
+    t, judge = Tensor(np.ones(70_000, "float16"), requires_grad=True), torch.ones(70_000, dtype=torch.float16, requires_grad=True)
+    t.mean().backward(np.float16(64.0))
+    judge.mean().backward(torch.tensor(64.0, dtype=torch.float16))
+    np.testing.assert_allclose(t.grad, judge.grad.numpy(), rtol=0.01)
+    empty = Tensor(np.ones((0, 3)), requires_grad=True)
+    with np.errstate(all="raise"): empty.mean(axis=1).backward(np.ones(0))
+    assert empty.grad.shape == (0, 3)
+
+
+def test_who_no_longer_wants_a_gradient_gets_none():
+    a, b = Tensor([1.0], requires_grad=True), Tensor([2.0], requires_grad=True)
+    out = (a * b).sum()
+    a.requires_grad = False
+    out.backward()
+    assert a.grad is None and b.grad.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("index, other", [(np.array([0, 1]), 2), (np.array([True, True, False]), np.array([False, False, True]))])
+def test_an_index_that_is_changed_afterwards(index, other):
+    t = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    out = t[index].sum()
+    index[:] = other
+    out.backward()
+    assert t.grad.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_operations_take_plain_numbers_and_arrays():
+    for made, expected in [(tape.sum_over(2.0), 2.0), (tape.mean_over([1.0, 3.0]), 2.0), (tape.max_over(np.arange(3)), 2), (tape.reshape(2.0, 1), [2.0]),
+                           (tape.transpose([[1.0], [2.0]]), [[1.0, 2.0]]), (tape.take([1.0, 2.0], 1), 2.0), (tape.exp(0), 1.0), (tape.relu(-2.0), 0.0)]:
+        assert isinstance(made, Tensor) and not made.requires_grad and made.data.tolist() == expected
