@@ -89,6 +89,9 @@ def test_gradcheck_and_what_it_cannot():
     g, = torch.autograd.grad(conv2d(*t, groups=2).square().sum(), t[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"): g.sum().backward()
     with pytest.raises(RuntimeError, match="vmap"): torch.func.vmap(lambda one: conv2d(one[None], t[1], groups=2))(t[0])
+    x, w = t[0].detach(), t[1].detach() # torch.func takes tensors that do not require a gradient
+    ours, theirs = (torch.func.grad(lambda w: conv(x, w, groups=2).square().sum())(w) for conv in (conv2d, F.conv2d))
+    assert_close(ours, theirs, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [5, 9])
