@@ -1,5 +1,5 @@
 "The digits, cross-entropy, SGD beside torch's, and `fit`: reproducible, to be stopped and taken up again, and errors."
-import _thread, builtins, copy, math, signal, threading
+import _thread, builtins, copy, math, signal, threading, time
 from functools import partial
 
 import pytest, torch
@@ -238,10 +238,11 @@ def test_real_interrupts_at_any_time(seconds):
     (model, opt), history, g = start(), History(), seeded(3)
     for _ in range(4):
         timer = threading.Timer(seconds, _thread.interrupt_main)
-        timer.start()
         try:
+            timer.start()
             fit(model, opt, DIGITS.x, DIGITS.targ, epochs=3, valid=DIGITS[2:], generator=g, history=history, progress=False)
-            timer.join() # and when it is over, the interrupt is ours
+            timer.join() # when it is over, the interrupt is ours
+            time.sleep(0.001) # and comes here at the latest
         except KeyboardInterrupt: pass
     fit(model, opt, DIGITS.x, DIGITS.targ, epochs=3, valid=DIGITS[2:], generator=g, history=history, progress=False)
     assert torch.equal(weights(model), weights(straight)) and history == known
