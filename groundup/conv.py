@@ -84,13 +84,14 @@ def _shifts(kernel:tuple, stride:tuple, dilation:tuple, width:int) -> list[tuple
             shifts.append((i, j, (a, b), down * width + right))
     return shifts
 
-# %% ../nbs/11_conv.ipynb #9545d0fd
+# %% ../nbs/11_conv.ipynb #3b5564a3
 def _layout(x:Tensor, w:Tensor, b:Tensor|None, stride, padding, dilation, groups:int) -> _Layout:
     "The layout of a convolution. Raises ValueError for shapes and settings that do not fit, TypeError for mixed dtypes or devices."
     _same_kind(x=x, w=w, **({} if b is None else {"b": b}))
     given = f"x is {tuple(x.shape)} and w is {tuple(w.shape)}"
     if not x.is_floating_point(): raise TypeError(f"x is {x.dtype}; a convolution needs floats, as x.float() gives")
     if x.ndim != 4 or w.ndim != 4: raise ValueError(f"{given}: they must be (n, c, h, w) and (c_out, c / groups, kh, kw){'; x[None] adds n' if x.ndim == 3 else ''}")
+    if not w.shape[1]: raise ValueError(f"{given}: each kernel needs a channel at least")
     if not isinstance(groups, Integral) or groups < 1: raise ValueError(f"groups is {groups!r}; it must be a whole number from 1")
     if x.shape[1] != groups * w.shape[1]: raise ValueError(f"{given}: {groups} groups of {w.shape[1]} channels are {groups * w.shape[1]}, and x has {x.shape[1]}")
     if len(w) % groups: raise ValueError(f"{given}: {len(w)} channels of the result cannot be shared among {groups} groups")

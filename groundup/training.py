@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Digits', 'load_digits', 'MyCrossEntropy', 'cross_entropy', 'accuracy', 'SGD', 'History', 'fit']
 
-# %% ../nbs/10_training.ipynb #7113318a
+# %% ../nbs/10_training.ipynb #36fe9136
 import copy, signal, threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
@@ -113,13 +113,13 @@ def _parameters(
         if not (p.is_leaf and p.requires_grad): raise ValueError(f"params[{n}], of shape {tuple(p.shape)}, gets no gradient; it must be a leaf that requires one")
     return params
 
-# %% ../nbs/10_training.ipynb #a597eaa1
+# %% ../nbs/10_training.ipynb #a69c83ab
 class _Optimizer:
     "What optimisers share: parameters, settings, and a state that can be saved and loaded."
     def __init__(self, params:Iterable[Tensor], **settings:float):
         self.params = _parameters(params)
         for name, value in settings.items():
-            if not 0 <= value < float("inf"): raise ValueError(f"{name} is {value}; it must be a number from 0")
+            if not isinstance(value, Real) or not 0 <= value < float("inf"): raise ValueError(f"{name} is {value!r}; it must be a number from 0")
             setattr(self, name, value)
 
     def zero_grad(self):
@@ -240,14 +240,16 @@ def _kept(model:nn.Module, opt, history:History):
         del history.loss[steps:], history.metric[steps:]
         raise FloatingPointError(f"{error}; all is put back to before step {steps + 1}; a smaller learning rate may help") from None
 
-# %% ../nbs/10_training.ipynb #17c28a33
+# %% ../nbs/10_training.ipynb #76000140
 def _check_fit(model:nn.Module, opt, data:dict[str, tuple], **counts:int):
     "Raises TypeError for what is no module, optimiser or tensor, ValueError for parts that do not belong together and counts below 1."
     if not isinstance(model, nn.Module): raise TypeError(f"model is {type(model).__name__}; fit trains an nn.Module")
     if not hasattr(opt, "step"): raise TypeError(f"opt is {type(opt).__name__}; it must be an optimiser, such as SGD(model.parameters(), lr=0.1)")
     params = opt.params if isinstance(opt, _Optimizer) else [p for group in opt.param_groups for p in group["params"]]
     if not set(map(id, params)) & set(map(id, model.parameters())): raise ValueError("opt has none of the model's parameters, so nothing would be learned")
-    for name, (inputs, targets) in data.items():
+    for name, pair in data.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f"valid is {type(pair).__name__}; it must be a pair, of examples and targets")
+        inputs, targets = pair
         for what, t in {name: inputs, f"targets of {name}": targets}.items(): _same_kind(**{what: t})
         if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or not len(inputs):
             raise ValueError(f"{name} is {tuple(inputs.shape)} and its targets are {tuple(targets.shape)}; there must be a target for each example, and one at least")
@@ -259,7 +261,7 @@ def _begin(history:History, n:int, generator:torch.Generator|None):
     if history.left is None: history.left, history.examples = torch.randperm(n, generator=generator), n
     if history.examples != n: raise ValueError(f"history has an unfinished epoch of {history.examples} examples, and x has {n}")
 
-# %% ../nbs/10_training.ipynb #cb34ff31
+# %% ../nbs/10_training.ipynb #4946bb62
 def fit(
     model:nn.Module, # gives out for x; trained in place
     opt, # an optimiser with the model's parameters: SGD, or one of torch.optim
@@ -280,7 +282,7 @@ def fit(
     An interrupt (Ctrl-C, or Jupyter's stop button; twice, for at once) ends it after the step at hand and loses nothing: the same call with `history` goes on
     with the examples that the epoch had left. Raises FloatingPointError, naming the step, if the loss is nan or infinite: model, optimiser and
     history are then put back to where the epoch began. Raises ValueError or TypeError for what does not fit, before anything is changed."""
-    _check_fit(model, opt, {"x": (x, targ)} | ({"x_valid": valid} if valid else {}), epochs=epochs, batch_size=batch_size)
+    _check_fit(model, opt, {"x": (x, targ)} | ({"x_valid": valid} if valid is not None else {}), epochs=epochs, batch_size=batch_size)
     history, was_training = History() if history is None else history, model.training
     steps = (epochs - history.epochs) * ceil(len(x) / batch_size)
     if history.left is not None: steps -= ceil(len(x) / batch_size) - ceil(len(history.left) / batch_size)
@@ -295,7 +297,7 @@ def fit(
                         bar.update()
                         if progress: bar.set_postfix_str(_status(history, metric), refresh=False)
                         let_through()
-                if valid: _evaluate(model, *valid, loss, metric, history)
+                if valid is not None: _evaluate(model, *valid, loss, metric, history)
                 bar.set_postfix_str(_status(history, metric))
                 history.epochs, history.left = history.epochs + 1, None
                 let_through()

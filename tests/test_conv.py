@@ -141,7 +141,7 @@ x, w = torch.ones(2, 6, 5, 5), torch.ones(4, 6, 3, 3)
     ((x, w[:, :2]), dict(groups=3), ValueError, ["4 channels of the result", "3 groups"]),
     ((x, w, torch.ones(3)), {}, ValueError, ["b is (3,)", "each of the 4 channels"]), ((x, w, torch.ones(1, 4)), {}, ValueError, ["b is (1, 4)"]),
     ((x[0], w), {}, ValueError, ["x is (6, 5, 5)", "x[None] adds n"]), ((x, w[0]), {}, ValueError, ["w is (6, 3, 3)", "they must be"]),
-    ((x, w[:, :, :0]), {}, ValueError, ["the kernel is (0, 3)"]),
+    ((x, w[:, :, :0]), {}, ValueError, ["the kernel is (0, 3)"]), ((x[:, :0], w[:, :0]), {}, ValueError, ["x is (2, 0, 5, 5)", "a channel at least"]),
     ((x, w.double()), {}, TypeError, ["torch.float64"]), ((x, w, torch.ones(4).double()), {}, TypeError, ["b is torch.float64"]),
     ((x.long(), w.long()), {}, TypeError, ["x is torch.int64", "x.float()"]), (([1.0], w), {}, TypeError, ["x is list"]),
 ])

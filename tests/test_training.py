@@ -159,7 +159,7 @@ def test_sgd_state_goes_on_where_it_was():
     (lambda: SGD([1.0], 0.1), TypeError, "is float, not a tensor"), (lambda: SGD([torch.ones(2)], 0.1), ValueError, "gets no gradient"),
     (lambda: SGD([2 * torch.ones(2, requires_grad=True)], 0.1), ValueError, "must be a leaf"),
     *((lambda kw=kw: SGD([torch.ones(2, requires_grad=True)], **kw), ValueError, "must be a number from 0")
-      for kw in [dict(lr=-1.0), dict(lr=math.nan), dict(lr=math.inf), dict(lr=0.1, momentum=-0.1), dict(lr=0.1, weight_decay=-1)]),
+      for kw in [dict(lr="0.1"), dict(lr=-1.0), dict(lr=math.nan), dict(lr=math.inf), dict(lr=0.1, momentum=-0.1), dict(lr=0.1, weight_decay=-1)]),
     (lambda: SGD([torch.ones(2, requires_grad=True)], 0.1).load_state_dict({}), ValueError, "state has"),
     (lambda: SGD([torch.ones(2, requires_grad=True)], 0.1).load_state_dict(dict(lr=1, momentum=0, weight_decay=0, velocity=[torch.ones(3)])), ValueError, r"a velocity of \(3,\)"),
     (lambda: SGD([torch.ones(2, requires_grad=True)] * 2, 0.1), ValueError, "twice"),
@@ -404,6 +404,7 @@ x, targ = DIGITS[:2]
     ((model, opt, x[:0], targ[:0]), {}, ValueError, ["one at least"]), ((model, opt, x, targ[0]), {}, ValueError, ["its targets are ()"]),
     ((model, opt, x[0, 0], targ[0]), {}, ValueError, ["x is ()"]),
     ((model, opt, x, targ), dict(valid=(x, targ[:5])), ValueError, ["x_valid is (1437, 64)"]),
+    ((model, opt, x, targ), dict(valid=(x,)), ValueError, ["valid is tuple", "a pair"]), ((model, opt, x, targ), dict(valid=x), ValueError, ["valid is Tensor", "a pair"]),
     ((model, opt, x, targ), dict(epochs=0), ValueError, ["epochs is 0"]),
     ((model, opt, x, targ), dict(epochs=1.5), ValueError, ["epochs is 1.5"]),
     ((model, opt, x, targ), dict(batch_size=0), ValueError, ["batch_size is 0"]),
