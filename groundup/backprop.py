@@ -9,56 +9,33 @@ __all__ = ['mse_grad', 'relu_grad', 'lin_grad', 'forward_and_backward', 'numeric
 from collections.abc import Callable
 import torch
 from torch import Tensor
-from .functional import _check_lin, _like_out, _same_kind, lin, mse, relu
-
-# %% ../nbs/06_backprop.ipynb #0a72bc10
-def _needs_floats(
-    **tensors:Tensor, # by the name that a message is to call them
-):
-    "Raises TypeError unless all `tensors` are tensors of floats, of one dtype and on one device."
-    _same_kind(**tensors)
-    for name, t in tensors.items():
-        if not t.is_floating_point(): raise TypeError(f"{name} is {t.dtype}; gradients need floats, as {name}.float() gives")
+from .functional import lin, mse, relu
+from .shapes import check, check_between, number, shaped
 
 # %% ../nbs/06_backprop.ipynb #f94474c7
+@shaped("*n, *n | *n 1, *n", floats=True, sets="out")
 def mse_grad(
     out:Tensor, # what a net gave, (n, n_out) or (n,); gets `.g`, of the same shape
     targ:Tensor, # what it should have given: of the same shape, or (n,) for an out of (n, 1)
 ):
     """Sets `out.g`, the gradient of `mse(out, targ)`.
 
-    Raises ValueError for shapes that do not belong together, TypeError for whole numbers, mixed dtypes or devices."""
-    _needs_floats(out=out, targ=targ)
-    out.g = 2 * (out - _like_out(out, targ)) / out.numel()
-
-# %% ../nbs/06_backprop.ipynb #cd1eca27
-def _gradient_of(
-    out:Tensor, # the output of `function`
-    function:str, # whose gradient is being computed
-) -> Tensor: # out.g
-    "The gradient of `out`. Raises AttributeError if it has none yet, ValueError for another shape than `out`'s, TypeError for another dtype."
-    g = getattr(out, "g", None)
-    if g is None:
-        raise AttributeError(f"{function}_grad starts from out.g, and this out, of shape {tuple(out.shape)}, has none yet: first call the "
-                             "gradient of what was computed from it, such as mse_grad(out, targ); gradients go from the loss backwards")
-    _same_kind(**{"out": out, "out.g": g})
-    if g.shape != out.shape: raise ValueError(f"out is {tuple(out.shape)} and out.g is {tuple(g.shape)}; they must be equal")
-    return g
+    Raises ValueError for shapes that do not belong together, TypeError for integers, mixed dtypes or devices."""
+    out.g = 2 * (out - targ.reshape(out.shape)) / out.numel()
 
 # %% ../nbs/06_backprop.ipynb #6d099e73
+@shaped("*n, *n", floats=True, needs="out", sets="inp")
 def relu_grad(
     inp:Tensor, # what went into relu, any shape; gets `.g`, of the same shape
     out:Tensor, # what came out, with its gradient in `out.g`
 ):
-    """Sets `inp.g`, the gradient of `relu`: that of `out` where `inp` is above 0, and 0 elsewhere, at exactly 0 as well.
+    """Sets `inp.g`, the gradient of `relu`: 0 where `inp` is 0 or below, and that of `out` elsewhere, as `F.relu` has it.
 
-    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that differ, TypeError for whole numbers.
-    The gradient is multiplied by a mask, so one that is infinite or nan gives nan where `inp` is not above 0."""
-    _needs_floats(inp=inp, out=out)
-    if inp.shape != out.shape: raise ValueError(f"inp is {tuple(inp.shape)} and out is {tuple(out.shape)}; relu changes no shape")
-    inp.g = (inp > 0) * _gradient_of(out, "relu")
+    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that differ, TypeError for integers."""
+    inp.g = torch.where(inp <= 0, 0, out.g)
 
 # %% ../nbs/06_backprop.ipynb #f0569c69
+@shaped("n n_in, n n_out, n_in n_out, n_out", floats=True, needs="out", sets="inp w b")
 def lin_grad(
     inp:Tensor, # what went into the layer, (n, n_in); gets `.g`, of the same shape
     out:Tensor, # what came out, (n, n_out), with its gradient in `out.g`
@@ -68,17 +45,13 @@ def lin_grad(
     """Sets `inp.g`, `w.g` and `b.g`, the gradients of `lin(inp, w, b)`; under `torch.no_grad()` if a tensor requires grad,
     or `.g` keeps autograd's graph alive.
 
-    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that do not fit, TypeError for whole numbers."""
-    _needs_floats(inp=inp, out=out, w=w, b=b)
-    _check_lin(inp, w, b)
-    if out.shape != (inp.shape[0], w.shape[1]):
-        raise ValueError(f"out is {tuple(out.shape)}; lin of inp {tuple(inp.shape)} and w {tuple(w.shape)} gives {(inp.shape[0], w.shape[1])}")
-    g = _gradient_of(out, "lin")
-    inp.g = g @ w.t()
-    w.g = inp.t() @ g
-    b.g = g.sum(0)
+    Raises AttributeError if `out` has no `.g` yet, ValueError for shapes that do not fit, TypeError for integers."""
+    inp.g = out.g @ w.t()
+    w.g = inp.t() @ out.g
+    b.g = out.g.sum(0)
 
 # %% ../nbs/06_backprop.ipynb #a3371255
+@shaped("n n_in, ..., n_in nh, nh, nh n_out, n_out -> ", sets="x w1 b1 w2 b2")
 @torch.no_grad()
 def forward_and_backward(
     x:Tensor, # inputs, (n, n_in)
@@ -90,7 +63,7 @@ def forward_and_backward(
 ) -> Tensor: # the loss, rank 0
     """The loss of the net lin, relu, lin, mse; sets `.g`, its gradient, on `x`, `w1`, `b1`, `w2` and `b2`. Autograd records nothing of it.
 
-    Raises ValueError for shapes that do not fit, TypeError for whole numbers, mixed dtypes or devices."""
+    Raises ValueError for shapes that do not fit and for one tensor in two places, TypeError for integers, mixed dtypes or devices."""
     l1 = lin(x, w1, b1)
     l2 = relu(l1)
     out = lin(l2, w2, b2)
@@ -101,35 +74,24 @@ def forward_and_backward(
     lin_grad(x, l1, w1, b1)
     return loss
 
-# %% ../nbs/06_backprop.ipynb #967a1883
-def _number(
-    result:Tensor|float, # what a function gave
-) -> float:
-    "`result` as a number. Raises ValueError if it is more than one, TypeError if it is a tensor of another dtype than float64."
-    if isinstance(result, Tensor) and result.numel() != 1:
-        raise ValueError(f"f gave {tuple(result.shape)}; a gradient belongs to a function that gives one number, such as a loss")
-    if isinstance(result, Tensor) and result.dtype != torch.float64: raise TypeError(f"f gave {result.dtype}; it must compute in float64")
-    return float(result)
-
 # %% ../nbs/06_backprop.ipynb #86a6af99
 def numerical_grad(
     f:Callable[[Tensor], Tensor|float], # gives one number for a tensor like `x`, in float64
     x:Tensor, # where to take the gradient, any shape, float64; left as it is
-    step:float=6e-6, # how far to move each number either way, times the number's size where that is above 1
+    step:float=6e-6, # how far to move each element either way, times its size where that is above 1
 ) -> Tensor: # of the shape of x
-    """The gradient of `f` at `x` by central differences, with two calls of `f` for each number of `x`.
+    """The gradient of `f` at `x` by central differences, with two calls of `f` for each element of `x`.
 
     Raises TypeError if `x` or what `f` gives is not float64, ValueError if that is more than one number or `step` is not between 1e-15 and 1."""
-    _same_kind(x=x)
-    if x.dtype != torch.float64: raise TypeError(f"x is {x.dtype}; differences lose a third of the digits, so it must be float64, as x.double() gives")
-    if not 1e-15 < step < 1: raise ValueError(f"step is {step}; it must be between 1e-15 and 1")
+    check("...", double=True, x=x)
+    check_between(1e-15, 1, step=step)
     flat = x.detach().flatten()
     gradient = torch.empty_like(flat)
 
-    def at(i, value): # f, with number i moved to value, in a copy: whatever f does to it
+    def at(i, value): # f, with element i moved to value, in a copy: whatever f does to it
         moved = flat.clone()
         moved[i] = value
-        return _number(f(moved.view(x.shape)))
+        return number("f(x)", f(moved.view(x.shape)))
 
     with torch.no_grad():
         for i, value in enumerate(flat.tolist()):

@@ -8,25 +8,15 @@ __all__ = ['broadcast_shape', 'explain_broadcast', 'normalize', 'matmul_broadcas
 # %% ../nbs/02_broadcasting.ipynb #39241ea4
 from collections.abc import Sequence
 from itertools import zip_longest
-from numbers import Integral
 import torch
 from torch import Tensor
-from .matmul import _sizes
-
-# %% ../nbs/02_broadcasting.ipynb #af7e180c
-def _shape(name:str, shape:Sequence[int]) -> tuple[int, ...]:
-    "`shape` as a tuple. Raises TypeError for what is no shape, ValueError for a negative size."
-    if isinstance(shape, Tensor): raise TypeError(f"{name}_shape is a tensor of shape {tuple(shape.shape)}; pass its shape, {name}.shape")
-    if not isinstance(shape, (tuple, list)) or any(isinstance(size, bool) or not isinstance(size, Integral) for size in shape):
-        raise TypeError(f"{name}_shape is {shape!r}; pass a tuple of whole numbers, such as {name}.shape or (2, 3), and (3,) for a vector")
-    if any(size < 0 for size in shape): raise ValueError(f"{name}_shape is {tuple(shape)}; sizes cannot be negative")
-    return tuple(map(int, shape))
+from .shapes import holds, shaped, sizes
 
 # %% ../nbs/02_broadcasting.ipynb #2609ccd2
 def _line_up(a_shape:Sequence[int], b_shape:Sequence[int]) -> list[tuple]: # (size of a, of b, of the result) for each axis
     "The axes of both shapes, from the left, lined up from the right: a missing size is None, and so is the result of a clash."
     def fit(x, y): return y if x == 1 else x if y in (1, x) else None
-    pairs = zip_longest(reversed(_shape("a", a_shape)), reversed(_shape("b", b_shape)))
+    pairs = zip_longest(sizes(a_shape=a_shape)[::-1], sizes(b_shape=b_shape)[::-1])
     return [(x, y, fit(1 if x is None else x, 1 if y is None else y)) for x, y in pairs][::-1]
 
 # %% ../nbs/02_broadcasting.ipynb #d29ca29c
@@ -94,6 +84,7 @@ def explain_broadcast(
     return _Alignment(a_shape, b_shape)
 
 # %% ../nbs/02_broadcasting.ipynb #0efeeef2
+@shaped("n c h w, c, c -> n c h w", floats=True)
 def normalize(
     images:Tensor, # (n, c, h, w), floating point
     mean:Tensor, # what to subtract from each channel, (c,)
@@ -102,30 +93,20 @@ def normalize(
     """`images` with `mean` subtracted and divided by `std`, channel by channel.
 
     Raises ValueError for other shapes and for a `std` not above 0, TypeError for integers, two dtypes or two devices."""
-    for name, x in {"images": images, "mean": mean, "std": std}.items():
-        if not isinstance(x, Tensor): raise TypeError(f"{name} is {type(x).__name__}, not a tensor; torch.tensor({name}) makes one")
-    given = f"images are {tuple(images.shape)}, mean is {tuple(mean.shape)} and std {tuple(std.shape)}"
-    if images.ndim != 4: raise ValueError(f"{given}: images must be (n, c, h, w){'; images[None] adds n' if images.ndim == 3 else ''}")
-    if not mean.shape == std.shape == images.shape[1:2]:
-        last = "; images.permute(0, 3, 1, 2) moves channels from the end to axis 1" if mean.shape == std.shape == images.shape[3:] else ""
-        raise ValueError(f"{given}: mean and std must be ({images.shape[1]},), one number a channel{last}")
-    if not images.is_floating_point(): raise TypeError(f"{given}, and images of {images.dtype}: images.float() makes floats of them")
-    for x in (mean, std):
-        if x.dtype != images.dtype or x.device != images.device:
-            raise TypeError(f"{given}, of {images.dtype} on {images.device} and {x.dtype} on {x.device}: x.to(images) gives both the same")
-    if not (std > 0).all(): raise ValueError(f"{given}: std must be above 0 in every channel, and is {std.tolist()}")
+    if not holds((std > 0).all()): raise ValueError(f"std is {std.tolist()}; it must be above 0 in every channel")
     return (images - mean[:, None, None]) / std[:, None, None]
 
 # %% ../nbs/02_broadcasting.ipynb #3f9c0597
+@shaped("n k, k m -> n m")
 def matmul_broadcast(
     a:Tensor, # left operand, (n, k)
     b:Tensor, # right operand, (k, m)
 ) -> Tensor: # (n, m)
     """The matrix product by one loop, a row of the result at a time.
 
-    The loop stays on purpose: broadcasting all rows at once would need n * k * m numbers in memory, a row needs k * m.
-    Raises ValueError if the shapes do not fit, TypeError for what is no tensor and for two dtypes or devices."""
-    n, _, m = _sizes(a, b)
+    The loop stays on purpose: broadcasting all rows at once would need n * k * m elements in memory, a row needs k * m.
+    Raises ValueError if the shapes do not fit, TypeError for non-tensors and for two dtypes or devices."""
+    n, m = len(a), b.shape[1]
     c = a.new_zeros(n, m)
     for i in range(n):
         c[i] = (a[i][:, None] * b).sum(0)

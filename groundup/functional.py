@@ -6,89 +6,38 @@
 __all__ = ['lin', 'relu', 'mse']
 
 # %% ../nbs/04_functional.ipynb #b411bab9
-import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-# %% ../nbs/04_functional.ipynb #2d3a3265
-def _same_kind(
-    **tensors:Tensor, # by the name that a message is to call them
-):
-    "Raises TypeError unless all `tensors` are tensors, of one dtype and on one device."
-    for name, t in tensors.items():
-        if not isinstance(t, Tensor): raise TypeError(f"{name} is {type(t).__name__}, not a tensor; torch.tensor({name}) makes one")
-    (first, one), *others = tensors.items() # the others are compared with the first
-    for name, t in others:
-        if t.dtype != one.dtype or t.device != one.device:
-            raise TypeError(f"{first} is {one.dtype} on {one.device} and {name} is {t.dtype} on {t.device}; "
-                            f"{name}.to({first}) gives both the same")
-
-# %% ../nbs/04_functional.ipynb #8e54cfc9
-def _fit_lin(x, w, b):
-    "Raises ValueError unless the shapes of `x`, `w` and `b` make a layer."
-    if x.ndim == w.ndim == 2 and b.ndim == 1 and x.shape[1] == w.shape[0] and w.shape[1] == b.shape[0]: return
-    given = f"x is {tuple(x.shape)}, w is {tuple(w.shape)} and b is {tuple(b.shape)}"
-    if x.ndim != 2 or w.ndim != 2 or b.ndim != 1:
-        one = "; x[None] makes one example a batch" if x.ndim == 1 else ""
-        raise ValueError(f"{given}: a layer needs (n, n_in), (n_in, n_out) and (n_out,){one}")
-    if x.shape[1] != w.shape[0]:
-        turn = "t()" if isinstance(w, Tensor) else "T" # lesson 12 comes with arrays of NumPy
-        turned = f"; w.{turn} is {tuple(w.T.shape)}, which fits" if x.shape[1] == w.shape[1] else ""
-        raise ValueError(f"{given}: w needs one row for each of the {x.shape[1]} columns of x{turned}")
-    raise ValueError(f"{given}: b needs one number for each of the {w.shape[1]} columns of w")
-
-def _check_lin(x:Tensor, w:Tensor, b:Tensor):
-    "Raises ValueError or TypeError unless `x`, `w` and `b` make a layer."
-    _same_kind(x=x, w=w, b=b)
-    _fit_lin(x, w, b)
+from .shapes import shaped
 
 # %% ../nbs/04_functional.ipynb #42c2de0a
+@shaped("n n_in, n_in n_out, n_out -> n n_out")
 def lin(
     x:Tensor, # inputs, (n, n_in)
     w:Tensor, # weights, (n_in, n_out): a column for each neuron
     b:Tensor, # biases, (n_out,)
 ) -> Tensor: # (n, n_out)
     "A dense layer, `x @ w + b`. Raises ValueError if the shapes do not fit, TypeError for mixed dtypes or devices."
-    _check_lin(x, w, b)
     return x @ w + b
 
 # %% ../nbs/04_functional.ipynb #12db6ce6
+@shaped("...")
 def relu(
     x:Tensor, # any shape
 ) -> Tensor: # same shape and dtype
-    """`x` where it is above 0, and 0 elsewhere; nan stays nan. Raises TypeError for what is no tensor.
+    """`x` where it is above 0, and 0 elsewhere; nan stays nan. Raises TypeError for non-tensors.
 
-    Autograd's derivative at exactly 0 is that of `clamp_min`, which is not `F.relu`'s; lesson 6 compares them.
+    Its derivative at exactly 0 is 0, as that of `F.relu`; lesson 6 has what others say there.
     Vinod Nair and Geoffrey E. Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010."""
-    _same_kind(x=x)
-    return x.clamp_min(0)
-
-# %% ../nbs/04_functional.ipynb #98398513
-def _fit_targ(out, targ):
-    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together."
-    if targ.shape == out.shape: return targ
-    if (*targ.shape, 1) == tuple(out.shape): return targ[..., None]
-    given = f"out is {tuple(out.shape)} and targ is {tuple(targ.shape)}"
-    try: wide = f"they would broadcast to {tuple(torch.broadcast_shapes(out.shape, targ.shape))}"
-    except RuntimeError: wide = "they do not fit"
-    same = [size for size in out.shape if size != 1] == [size for size in targ.shape if size != 1] # but for axes of size 1
-    cure = f"; targ.reshape({tuple(out.shape)}) fits" if same else ""
-    raise ValueError(f"{given}: {wide}; targ needs out's shape, or that without a last axis of size 1{cure}")
-
-def _like_out(
-    out:Tensor, # what a net gives: (n, n_out), or (n,)
-    targ:Tensor, # what it should give: of the same shape, or (n,) for (n, 1)
-) -> Tensor: # targ, in the shape of out
-    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together, TypeError for whole numbers."
-    _same_kind(out=out, targ=targ)
-    if not out.is_floating_point(): raise TypeError(f"out and targ are {out.dtype}; a mean needs floats, as out.float() gives")
-    return _fit_targ(out, targ)
+    return F.threshold(x, 0, 0) # what is not above 0 becomes 0
 
 # %% ../nbs/04_functional.ipynb #72447265
+@shaped("*n, *n | *n 1, *n -> ", floats=True)
 def mse(
     out:Tensor, # what a net gives: (n, n_out), or (n,)
     targ:Tensor, # what it should give: of the same shape, or (n,) for an out of (n, 1)
 ) -> Tensor: # rank 0
     """The mean of the squared differences, over all elements; nan if there are none.
 
-    Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers, mixed dtypes or devices."""
-    return (out - _like_out(out, targ)).pow(2).mean()
+    Raises ValueError for shapes that would broadcast or do not fit, TypeError for integers, mixed dtypes or devices."""
+    return (out - targ.reshape(out.shape)).pow(2).mean()

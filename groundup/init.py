@@ -7,17 +7,15 @@ __all__ = ['lecun_normal', 'xavier_normal', 'kaiming_normal', 'propagate']
 
 # %% ../nbs/05_init.ipynb #4002fe7e
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from typing import NamedTuple
 import torch
 from torch import Tensor
+from .shapes import check, check_integers
 
 # %% ../nbs/05_init.ipynb #fbc7ecb5
 def _normal(gain:float, fans:tuple[int, ...], n_in:int, n_out:int, copies:int|None, generator, dtype, device) -> Tensor:
     "Normal numbers with variance gain / sum of fans, (n_in, n_out) or (copies, n_in, n_out). Raises ValueError for a size below 1."
-    sizes = {"n_in": n_in, "n_out": n_out} | ({} if copies is None else {"copies": copies})
-    if wrong := {name: size for name, size in sizes.items() if not isinstance(size, Integral) or size < 1}:
-        raise ValueError(f"{', '.join(f'{name} is {size}' for name, size in wrong.items())}; sizes are whole numbers from 1")
+    check_integers(1, n_in=n_in, n_out=n_out, copies=1 if copies is None else copies)
     shape = (n_in, n_out) if copies is None else (copies, n_in, n_out)
     return torch.empty(shape, dtype=dtype, device=device).normal_(0, (gain / sum(fans))**0.5, generator=generator)
 
@@ -73,8 +71,8 @@ def _layers(init:Callable, activation:Callable|None, widths:Sequence[int], rows:
     for n_in, n_out in zip(widths, widths[1:]):
         drawn = init(n_in, n_out, copies=seeds, generator=generator, dtype=dtype, device=device)
         w, b = drawn if isinstance(drawn, tuple) else (drawn, None)
-        if w.shape != (seeds, n_in, n_out): raise ValueError(f"init gave {tuple(w.shape)} for {seeds} copies of ({n_in}, {n_out})")
-        if b is not None and b.shape != (seeds, 1, n_out): raise ValueError(f"init gave biases {tuple(b.shape)}; they must be {(seeds, 1, n_out)}")
+        check(f"{seeds} {n_in} {n_out}", weights=w)
+        if b is not None: check(f"{seeds} 1 {n_out}", biases=b)
         x = x @ w if b is None else x @ w + b
         if activation: x = activation(x)
         yield x
@@ -114,7 +112,7 @@ def propagate(
     """Statistics of every layer of many random nets, each with standard normal inputs of its own, all nets at once.
 
     Raises ValueError for fewer than 2 widths, 2 rows or 1 seed, and for weights of another shape than asked for."""
-    if len(widths) < 2 or rows < 2 or seeds < 1:
-        raise ValueError(f"{len(widths)} widths, {rows} rows and {seeds} seeds; there must be at least 2, 2 and 1")
+    check_integers(2, rows=rows, **{"len(widths)": len(widths)})
+    check_integers(1, seeds=seeds)
     layers = _layers(init, activation, widths, rows, seeds, generator, dtype, device)
     return Statistics(*map(torch.stack, zip(*map(_measure, layers))))

@@ -9,69 +9,56 @@ __all__ = ['LayerFunction', 'Relu', 'Lin', 'Mse', 'Model']
 from collections.abc import Sequence
 import torch
 from torch import Tensor
-from .functional import _like_out, lin, mse, relu
-
-# %% ../nbs/07_layers.ipynb #a347f269
-def _add_gradient(
-    t:Tensor, # gets `.g`, or has it added to
-    gradient:Tensor, # of the same shape
-):
-    "Adds `gradient` to `t.g`. Raises ValueError if it has another shape than `t`, TypeError if `t` is of whole numbers."
-    if gradient.shape != t.shape: raise ValueError(f"a gradient of {tuple(gradient.shape)} for a tensor of {tuple(t.shape)}; they must be equal")
-    if not t.is_floating_point(): raise TypeError(f"a gradient for a tensor of {t.dtype}; gradients need floats, as t.float() gives")
-    t.g = t.g + gradient if hasattr(t, "g") else gradient
-
-# %% ../nbs/07_layers.ipynb #1951b3c4
-def _latest_call(
-    layer:"LayerFunction",
-) -> tuple[Tensor, tuple]: # its output, with a gradient, and its inputs
-    "The latest call of `layer`. Raises RuntimeError if there is none, AttributeError if its output has no gradient, ValueError if one of another shape."
-    name = type(layer).__name__
-    if not layer._calls: raise RuntimeError(f"{name} has no call to go back through: call it first, and go back through each call once")
-    out, args = layer._calls[-1]
-    if not hasattr(out, "g"):
-        if out.ndim == 0: out.g = torch.ones_like(out) # a loss
-        else: raise AttributeError(
-            f"{name}.backward starts from the gradient of its latest output, and that, of shape {tuple(out.shape)}, has none: first call backward "
-            "of what was computed from it, the loss first of all; and if it was only a prediction, make it under torch.no_grad()")
-    if out.g.shape != out.shape: raise ValueError(f"the output of {name} is {tuple(out.shape)} and its gradient {tuple(out.g.shape)}; they must be equal")
-    return out, args
+from .functional import lin, mse, relu
+from .shapes import check, check_gradient
 
 # %% ../nbs/07_layers.ipynb #7f575a50
 class LayerFunction:
-    """A step of a net. A subclass has `forward(*args)`, which gives a new tensor, and `bwd(out, *args)`, which calls `add_gradient` for
-    each of `args` and of its parameters. Every call is remembered, except under `torch.no_grad()`, until `backward` has gone back through it."""
+    """A step of a net. A subclass has `forward(*args)`, which computes its output, and `bwd(out, *args)`, which calls `add_gradient` for
+    each of `args` and of its parameters. Every call is remembered, except under `torch.no_grad()`, until `backward` has gone through it."""
+    as_output, ones_like = staticmethod(lambda out: out), staticmethod(torch.ones_like) # lesson 12 has others
+
     def __new__(cls, *args, **kwargs):
         layer = super().__new__(cls)
-        layer._calls = [] # (out, args) of each call that backward has not gone back through
+        layer.calls = [] # (out, args) of each call that backward has not gone through
         return layer
 
-    def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} needs a forward(self, *args) that gives its output")
+    def forward(self, *args): raise NotImplementedError(f"{type(self).__name__} needs a forward(self, *args) that computes its output")
     def bwd(self, out, *args): raise NotImplementedError(f"{type(self).__name__} needs a bwd(self, out, *args) that adds gradients to args")
     def parameters(self) -> list[Tensor]: return []
-    add_gradient = staticmethod(_add_gradient)
+
+    @staticmethod
+    def add_gradient(t:Tensor, gradient:Tensor): # of the same shape
+        "Adds `gradient` to `t.g`. Raises ValueError for another shape than that of `t`, TypeError for integers."
+        check("*n, *n", floats=True, sets="tensor", tensor=t, gradient=gradient)
+        t.g = getattr(t, "g", 0) + gradient
 
     def __call__(self, *args) -> Tensor:
-        out = self.forward(*args)
-        if torch.is_grad_enabled(): self._calls.append((out, args))
+        out = self.as_output(self.forward(*args))
+        if any(out is arg for arg in args): out = out[...] # the same numbers, with a gradient of their own
+        if torch.is_grad_enabled(): self.calls.append((out, args))
         return out
 
     def backward(self):
         "Goes back through the latest call. Raises RuntimeError if there is none left, AttributeError if its output has no gradient."
-        out, args = _latest_call(self)
+        name = type(self).__name__
+        if not self.calls: raise RuntimeError(f"{name} has no call to go back through: call it first, and go back through each call once")
+        out, args = self.calls[-1]
+        if out.ndim == 0 and not hasattr(out, "g"): out.g = self.ones_like(out) # a loss
+        check_gradient(f"the output of {name}", out)
         self.bwd(out, *args)
-        self._calls.pop() # only now, so that an error loses nothing
+        self.calls.pop() # only now, so that an error loses nothing
 
     def zero_grad(self):
-        "Drops the gradients of the parameters, and the calls that were never gone back through."
-        self._calls.clear()
+        "Drops the gradients of the parameters, and the calls that backward has not gone through."
+        self.calls.clear()
         for t in self.parameters(): t.__dict__.pop("g", None)
 
 # %% ../nbs/07_layers.ipynb #e93c8e99
 class Relu(LayerFunction):
     "ReLU of a tensor of any shape. Its gradient is 0 where the input is 0 or below."
     def forward(self, inp:Tensor) -> Tensor: return relu(inp)
-    def bwd(self, out:Tensor, inp:Tensor): self.add_gradient(inp, (inp > 0) * out.g)
+    def bwd(self, out:Tensor, inp:Tensor): self.add_gradient(inp, torch.where(inp <= 0, 0, out.g))
 
 # %% ../nbs/07_layers.ipynb #98381ded
 class Lin(LayerFunction):
@@ -92,9 +79,10 @@ class Lin(LayerFunction):
 class Mse(LayerFunction):
     """The mean squared error of an output and its target, of the same shape, or (n,) for an output of (n, 1).
 
-    Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers, mixed dtypes or devices."""
+    Raises ValueError for shapes that would broadcast or do not fit, TypeError for integers, mixed dtypes or devices."""
     def forward(self, out:Tensor, targ:Tensor) -> Tensor: return mse(out, targ)
-    def bwd(self, loss:Tensor, out:Tensor, targ:Tensor): self.add_gradient(out, loss.g * 2 * (out - _like_out(out, targ)) / out.numel())
+    def bwd(self, loss:Tensor, out:Tensor, targ:Tensor):
+        self.add_gradient(out, loss.g * 2 * (out - targ.reshape(out.shape)) / out.numel())
 
 # %% ../nbs/07_layers.ipynb #1cde7cd5
 class Model:

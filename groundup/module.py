@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from .autograd import my_relu
-from .functional import _same_kind
 from .init import kaiming_normal, lecun_normal
+from .shapes import check
 
 # %% ../nbs/09_module.ipynb #3bee4bd7
 class LinearLayer(nn.Module):
@@ -30,9 +30,8 @@ class LinearLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_out, dtype=dtype, device=device)) # (n_out,)
 
     def forward(self, x:Tensor) -> Tensor: # (..., n_out)
-        _same_kind(weight=self.weight, x=x)
         n_out, n_in = self.weight.shape
-        if x.shape[-1:] != (n_in,): raise ValueError(f"x is {tuple(x.shape)}; this layer takes (..., {n_in}), and gives (..., {n_out})")
+        check(f"{n_out} {n_in}, ... {n_in}", weight=self.weight, x=x)
         return x @ self.weight.t() + self.bias
 
     def extra_repr(self) -> str: return f"{self.weight.shape[1]}, {self.weight.shape[0]}"

@@ -58,10 +58,11 @@ def test_mse_takes_no_shapes_that_only_broadcast(lib, out_shape, targ_shape):
         assert lib.mse(lib.give(out), lib.give(targ)).shape == ()
         return
     with pytest.raises(ValueError) as raised: lib.mse(lib.give(out), lib.give(targ))
-    try: expected = f"would broadcast to {tuple(torch.broadcast_shapes(out_shape, targ_shape))}"
-    except RuntimeError: expected = "do not fit"
-    for word in [f"out is {out_shape}", f"targ is {targ_shape}", expected]: assert word in str(raised.value)
-    assert ("reshape" in str(raised.value)) == (out.squeeze().shape == targ.squeeze().shape)
+    message = str(raised.value)
+    for word in [f"out is {out_shape}", f"targ is {targ_shape}"]: assert word in message
+    try: assert f"would broadcast to {tuple(torch.broadcast_shapes(out_shape, targ_shape))}" in message
+    except RuntimeError: assert "would broadcast" not in message
+    if targ_shape == (*out_shape, 1): assert "targ.squeeze(-1)" in message or out_shape == targ_shape[::-1]
 
 
 @each_library
@@ -71,7 +72,7 @@ def test_the_loss_of_the_trap_is_the_right_one(lib):
     loss = lib.take(lib.mse(lib.give(out), lib.give(targ)))
     assert_close(loss, torch.tensor(0.01))
     assert (out - targ).pow(2).mean() > 20 * loss
-    assert lib.take(lib.mse(lib.give(torch.tensor([1.0, math.nan])), lib.give(torch.zeros(2)))).isnan() # a broken number stays broken
+    assert lib.take(lib.mse(lib.give(torch.tensor([1.0, math.nan])), lib.give(torch.zeros(2)))).isnan() # not a number stays not a number
 
 
 x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
@@ -80,16 +81,16 @@ x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
 @each_library
 @pytest.mark.parametrize("arguments, error, words", [
     ((x, w.t(), b), ValueError, ["(200, 100)", "(50, 100)", "(50,)", "w.t() is (100, 50), which fits"]),
-    ((x, w[:99], b), ValueError, ["(99, 50)", "one row for each of the 100 columns of x"]),
-    ((x, w, b[:1]), ValueError, ["b is (1,)", "each of the 50 columns of w"]),
-    ((x, w, b[None]), ValueError, ["(1, 50)", "(n, n_in), (n_in, n_out) and (n_out,)"]),
-    ((x[0], w, b), ValueError, ["(100,)", "x[None]"]),
-    ((x[None], w, b), ValueError, ["(1, 200, 100)", "a layer needs"]),
-    ((x, w[:, 0], b), ValueError, ["w is (100,)", "a layer needs"]),
-    ((x, w[..., None], b), ValueError, ["w is (100, 50, 1)", "a layer needs"]),
-    ((x, w, b[0]), ValueError, ["b is ()", "a layer needs"]),
-    ((x, w.double(), b), TypeError, ["x is torch.float32", "w is torch.float64", "w.to(x)"]),
-    ((x, w, b.to("meta")), TypeError, ["cpu", "b is torch.float32 on meta"]),
+    ((x, w[:99], b), ValueError, ["(99, 50)", "n_in is 100 in x but 99 in w"]),
+    ((x, w, b[:1]), ValueError, ["b is (1,)", "n_out is 50 in w but 1 in b"]),
+    ((x, w, b[None]), ValueError, ["x (n, n_in), w (n_in, n_out) and b (n_out,)", "b is (1, 50)", "b has rank 2"]),
+    ((x[0], w, b), ValueError, ["x has rank 1", "x[None] is (1, 100), which fits"]),
+    ((x[None], w, b), ValueError, ["(1, 200, 100)", "x has rank 3"]),
+    ((x, w[:, 0], b), ValueError, ["w is (100,)", "w has rank 1"]),
+    ((x, w[..., None], b), ValueError, ["w is (100, 50, 1)", "w.squeeze(-1) is (100, 50), which fits"]),
+    ((x, w, b[0]), ValueError, ["b is ()", "b has rank 0"]),
+    ((x, w.double(), b), TypeError, ["x is torch.float32 but w is torch.float64", "w.to(x.dtype)"]),
+    ((x, w, b.to("meta")), TypeError, ["x is on cpu but b is on meta"]),
     ((x, w, [1.0]), TypeError, ["b is list", "torch.tensor(b)"]),
 ])
 def test_lin_bad_input(lib, arguments, error, words):
@@ -102,7 +103,7 @@ def test_lin_bad_input(lib, arguments, error, words):
 @each_library
 @pytest.mark.parametrize("out, targ, words", [
     (torch.ones(3, dtype=torch.complex64), torch.ones(3, dtype=torch.complex64), ["torch.complex64"]),
-    (torch.ones(3), torch.ones(3, dtype=torch.int64), ["targ is torch.int64", "targ.to(out)"]),
+    (torch.ones(3), torch.ones(3, dtype=torch.int64), ["targ is torch.int64", "targ.float()"]),
     (torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64), ["torch.int64", "out.float()"]),
     (torch.ones(3), torch.ones(3).double(), ["torch.float64"]),
     (torch.ones(3), 3.0, ["targ is float"]),

@@ -73,7 +73,6 @@ def test_bad_sizes(lib, rule, sizes, word):
     rule = getattr(lib, rule)
     with pytest.raises(ValueError, match=word): rule(*sizes)
     with pytest.raises(ValueError, match="copies is 0"): rule(2, 3, copies=0)
-    with pytest.raises(ValueError, match="n_in is 0, n_out is -1"): rule(0, -1)
 
 
 @each_library
@@ -99,9 +98,9 @@ def test_propagate_equals_one_net_at_a_time(lib, activation, widths, rows, seeds
 def test_propagate_takes_biases_and_refuses_nonsense(lib):
     def biased(n_in, n_out, *, copies, **kind): return lib.give(torch.zeros(copies, n_in, n_out)), lib.give(torch.full((copies, 1, n_out), 3.0))
     assert (lib.propagate(biased, widths=[2, 3], rows=2, seeds=2).mean == 3).all()
-    for arguments, word in [(dict(widths=[3]), "1 widths"), (dict(rows=1), "1 rows"), (dict(seeds=0), "0 seeds")]:
+    for arguments, word in [(dict(widths=[3]), r"len\(widths\) is 1"), (dict(rows=1), "rows is 1"), (dict(seeds=0), "seeds is 0")]:
         with pytest.raises(ValueError, match=word): lib.propagate(lib.lecun_normal, **arguments)
-    with pytest.raises(ValueError, match=r"init gave \(3, 2\)"): lib.propagate(lambda n_in, n_out, **kind: lib.give(torch.ones(n_in, n_out)), widths=[3, 2], seeds=4)
+    with pytest.raises(ValueError, match=r"weights \(4, 3, 2\), but weights is \(3, 2\)"): lib.propagate(lambda n_in, n_out, **kind: lib.give(torch.ones(n_in, n_out)), widths=[3, 2], seeds=4)
 
 
 @each_library
@@ -173,7 +172,7 @@ def test_a_factor_comes_through_fifty_times(lib):
 @each_library
 def test_biases_of_another_shape_are_refused(lib):
     def flat(n_in, n_out, *, copies, **kind): return lib.give(torch.zeros(copies, n_in, n_out)), lib.give(torch.arange(copies * n_out).reshape(copies, n_out).float())
-    with pytest.raises(ValueError, match=r"init gave biases \(4, 3\); they must be \(4, 1, 3\)"): lib.propagate(flat, widths=[2, 3], rows=4, seeds=4)
+    with pytest.raises(ValueError, match=r"expected biases \(4, 1, 3\), but biases is \(4, 3\)"): lib.propagate(flat, widths=[2, 3], rows=4, seeds=4)
 
 
 @each_library

@@ -39,13 +39,13 @@ def test_gradients(matmul):
 @each_library
 @each_matmul
 @pytest.mark.parametrize("a, b, error, words", [
-    (torch.ones(2, 3), torch.ones(4, 5), ValueError, ["(2, 3)", "(4, 5)", "as many rows in b as a has columns, 3"]),
+    (torch.ones(2, 3), torch.ones(4, 5), ValueError, ["a is (2, 3)", "b is (4, 5)", "k is 3 in a but 4 in b"]),
     (torch.ones(2, 3), torch.ones(4, 3), ValueError, ["(2, 3)", "(4, 3)", "b.t() is (3, 4), which fits"]),
-    (torch.ones(3), torch.ones(3, 4), ValueError, ["(3,)", "(3, 4)", "(n, k) and (k, m)"]),
+    (torch.ones(3), torch.ones(3, 4), ValueError, ["a (n, k) and b (k, m)", "a is (3,)", "a has rank 1"]),
     (torch.ones(2, 2, 3), torch.ones(3, 4), ValueError, ["(2, 2, 3)", "(3, 4)"]),
-    (torch.ones(2, 3), torch.ones(3, 4).double(), TypeError, ["(2, 3)", "(3, 4)", "torch.float32", "torch.float64"]),
-    (torch.ones(2, 3), torch.ones(3, 4, device="meta"), TypeError, ["(2, 3)", "(3, 4)", "cpu", "meta"]),
-    (torch.ones(2, 3), [[1.0]], TypeError, ["Tensor", "list"]),
+    (torch.ones(2, 3), torch.ones(3, 4).double(), TypeError, ["a is torch.float32 but b is torch.float64", "b.to(a.dtype)"]),
+    (torch.ones(2, 3), torch.ones(3, 4, device="meta"), TypeError, ["a is on cpu but b is on meta"]),
+    (torch.ones(2, 3), [[1.0]], TypeError, ["b is list, not a tensor"]),
 ], ids=["sizes", "transposed", "vector", "rank 3", "dtypes", "devices", "list"])
 def test_bad_input(lib, matmul, a, b, error, words):
     a, b = lib.give(a), lib.give(b)
@@ -77,12 +77,12 @@ def test_neuron(inputs, weights, bias):
     if len(inputs) == len(weights):
         assert neuron(inputs, weights, bias) == sum(inputs[i] * weights[i] for i in range(len(inputs))) + bias
     else:
-        with pytest.raises(ValueError, match=f"{len(inputs)} inputs and {len(weights)} weights"): neuron(inputs, weights, bias)
+        with pytest.raises(ValueError, match=f"n_in is {len(inputs)} in inputs but {len(weights)} in weights"): neuron(inputs, weights, bias)
 
 
 @each_library
 @pytest.mark.parametrize("a, b, words", [
-    ([[1, 2]], [[1, 2]], ["(1, 2)"]), ([[1, 2], [3]], [[1], [2]], ["a is no matrix"]), ([[1, 2]], [1, 2], ["b is no matrix"]),
+    ([[1, 2]], [[1, 2]], ["(1, 2)"]), ([[1, 2], [3]], [[1], [2]], ["a has rows of 1 and 2 elements"]), ([[1, 2]], [[1, 2, 3]] * 3, ["k is 2 in a but 3 in b"]),
 ])
 def test_lists_that_do_not_fit(lib, a, b, words):
     with pytest.raises(ValueError) as raised: lib.matmul_lists(a, b)
