@@ -35,12 +35,13 @@ def _axes(term:tuple[str, ...], shape:Sequence) -> list[tuple]|None:
     front, middle, back = shape[:at], shape[at:at + more], shape[at + more:]
     return [*zip(term[:at], front), (term[at], tuple(middle)), *zip(term[at + 1:], back)]
 
-# %% ../nbs/93_shapes.ipynb #efc8b8ac
+# %% ../nbs/93_shapes.ipynb #23fdfb58
 def _listed(items:Sequence) -> str: # a, b and c
     return " and ".join(filter(None, [", ".join(map(str, items[:-1])), str(items[-1])]))
 
 def _shown(sizes:Sequence) -> str: # as Python shows a tuple, also with names in it
-    return str(tuple(sizes)).replace("'", "") if sizes and sizes[-1] != "..." else f"({', '.join(map(str, sizes))})"
+    lone = len(sizes) == 1 and str(sizes[0])[0] not in ".*" # `(n,)`, but `(...)`
+    return f"({', '.join(map(str, sizes))}{',' * lone})"
 
 # %% ../nbs/93_shapes.ipynb #acc42f25
 def _clash(form:Form, names:Sequence[str], shapes:Sequence) -> str:
@@ -247,7 +248,7 @@ def autocast(operands:Sequence, error:MixedDtypes) -> list:
     dtype = reduce(torch.promote_types, [x.dtype for x in given])
     return [x if x is None else x.to(dtype) for x in operands]
 
-# %% ../nbs/93_shapes.ipynb #8d328983
+# %% ../nbs/93_shapes.ipynb #39b530b1
 def shaped(
     spec:str, # the axes of each operand: "n n_in, n_in n_out, n_out -> n n_out"
     *,
@@ -264,13 +265,15 @@ def shaped(
         call, forms, receivers = signature(function), _forms(spec), sets.split()
         operands = [*call.parameters.values()][:len(forms[0])]
         names, required = [p.name for p in operands], sum(p.default is p.empty for p in operands)
+        if unknown := {*classes.split(), *needs.split(), *receivers} - {*names}:
+            raise ValueError(f"{function.__name__} has no operand {_listed(sorted(unknown))}; it has {_listed(names)}")
         kinds = [kind for p in operands for kind in (p.annotation, *get_args(p.annotation))]
         library = next((_library(kind) for kind in kinds if isinstance(kind, type) and _library(kind)), "")
         if needs: # its gradient is an operand more, of the same shape
             forms, names = [[*form, form[names.index(needs)]] for form in forms], [*names, f"{needs}.g"]
         rule = _Rule(forms, names, library, who=f"{function.__name__} takes", required=required, floats=floats,
                      classes=classes, lists=any(get_origin(kind) is Sequence for kind in kinds))
-        count = len(operands)
+        count, fits, kind, tracing = len(operands), rule.verify, rule.kind, rule.compiling
 
         @wraps(function)
         def checked(*args, **kwargs):
@@ -280,7 +283,10 @@ def shaped(
             if len(args) < required: return function(*args, **kwargs) # Python says what is missing
             given = args[:count]
             if needs: given = (*given, _gradient(needs, args[names.index(needs)]))
-            try: rule.check(given)
+            try:
+                if rule.lists or tracing(): rule.check(given)
+                else: fits(*map(kind, given))
+            except AttributeError: rule.check(given) # an operand is left out, or of another library
             except MixedDtypes as error:
                 if sets: raise
                 args = (*autocast(given, error), *args[count:])
@@ -320,18 +326,19 @@ def check_gradient(
     "Raises AttributeError unless `x` has a gradient `.g`, ValueError or TypeError if that has another shape or dtype."
     check("*n, *n", **{name: x, f"{name}.g": _gradient(name, x)})
 
-# %% ../nbs/93_shapes.ipynb #61922e5e
+# %% ../nbs/93_shapes.ipynb #868f57df
 def alike(
     library:str, # "Tensor" or "ndarray": what the operands are to be
     /, *operands,
 ) -> Sequence: # the operands; under autocast, in one dtype
     "Raises TypeError unless all `operands` are of the library, of one dtype and on one device."
-    names = [f"operands[{n}]" for n in range(len(operands))]
-    try: _Rule([[("...",)] * len(names)], names, library).check(operands)
+    names = tuple([f"operands[{n}]" for n in range(len(operands))])
+    make = _rule.__wrapped__ if compiling() else _rule
+    try: make(", ".join(["..."] * len(names)), names, library).check(operands)
     except MixedDtypes as error: return autocast(operands, error)
     return operands
 
-# %% ../nbs/93_shapes.ipynb #7ffdf11d
+# %% ../nbs/93_shapes.ipynb #d37ae333
 def check_integers(
     least:int, # the smallest that makes sense
     /, **values:int, # by the names that a message is to use
@@ -358,6 +365,7 @@ def number(
     if hasattr(result, "shape"):
         if prod(result.shape) != 1: raise ValueError(f"{name} is {_shown(result.shape)}; it must be one number, such as a loss")
         if not str(result.dtype).endswith("float64"): raise TypeError(f"{name} is {result.dtype}; it must be float64")
+        return result.item()
     return float(result)
 
 def pair(

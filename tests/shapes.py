@@ -25,3 +25,11 @@ def tensors(draw, shape, dtype=torch.float64):
 def tolerance(dtype):
     "What two float sums of a few small terms may differ by."
     return dict(atol={torch.float32: 1e-5, torch.float64: 1e-13}.get(dtype, 0), rtol=0)
+
+
+AWKWARD = st.sampled_from([float("-inf"), -1.5, -0.0, 0.0, 2.0, float("inf"), float("nan")])
+
+
+def awkward(size):
+    "A vector of `size` of the numbers that a ReLU and its gradient are most easily wrong about."
+    return st.lists(AWKWARD, min_size=size, max_size=size).map(lambda numbers: torch.tensor(numbers, dtype=torch.float64))

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from groundup.autograd import MyLinear, MyMse, MyRelu, my_linear, my_mse, my_relu
 from groundup.backprop import forward_and_backward
-from shapes import FLOATS, shapes, tensors
+from shapes import FLOATS, awkward, shapes, tensors
 
 SIZES = st.integers(1, 3)
 
@@ -126,3 +126,46 @@ def test_only_what_is_needed_is_computed():
 def test_bad_input(act, error, words):
     with pytest.raises(error) as raised: act()
     for word in words: assert word in str(raised.value)
+
+
+@given(x=awkward(6), g=awkward(6))
+def test_relu_is_that_of_torch_whatever_comes_back_or_forward(x, g):
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for one, other in zip(torch.autograd.grad(my_relu(ours), ours, g), torch.autograd.grad(F.relu(theirs), theirs, g)):
+        assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+    for one, other in zip(torch.func.jvp(my_relu, (x,), (g,)), torch.func.jvp(F.relu, (x,), (g,))): assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+
+
+def test_forward_mode_equals_torch():
+    x, targ, *weights = net()
+    def theirs(x, targ, w1, b1, w2, b2): return F.mse_loss((F.relu(x @ w1 + b1) @ w2 + b2)[:, 0], targ)
+    inputs, directions = (x, targ, *weights), tuple(torch.randn_like(t) for t in (x, targ, *weights))
+    for one, other in zip(torch.func.jvp(loss_of, inputs, directions), torch.func.jvp(theirs, inputs, directions)): assert_close(one, other, atol=1e-12, rtol=1e-12)
+    for n in range(6):
+        for transform in (torch.func.jacfwd, torch.func.hessian):
+            assert_close(transform(loss_of, n)(*inputs), transform(theirs, n)(*inputs), atol=1e-10, rtol=1e-10)
+    with torch.autograd.forward_ad.dual_level(): # a change of a single input, the others undefined
+        dual = loss_of(torch.autograd.forward_ad.make_dual(x, directions[0]), targ, *weights)
+        change = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    assert_close(change, torch.func.jvp(lambda x: theirs(x, targ, *weights), (x,), directions[:1])[1], atol=1e-12, rtol=1e-12)
+
+
+def test_compiled_in_one_graph():
+    given = [t.requires_grad_() for t in net()]
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    for one, other in zip(torch.autograd.grad(compiled(*given), given), torch.autograd.grad(loss_of(*given), given)): assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_mixed_floats_under_autocast():
+    x, targ, w1, b1, *_ = net(dtype=torch.float32)
+    w1.requires_grad_(), b1.requires_grad_()
+    with torch.autocast("cpu"):
+        half = torch.nn.functional.linear(x, torch.eye(4))
+        assert half.dtype == torch.bfloat16
+        loss = my_mse(my_linear(half, w1, b1), x[:, :3])
+    loss.backward()
+    assert (w1.grad.dtype, b1.grad.dtype) == (torch.float32, torch.float32)
+    leaf = w1.detach().clone().requires_grad_()
+    F.mse_loss(half.float() @ leaf + b1, x[:, :3]).backward()
+    assert_close(w1.grad, leaf.grad, atol=0.1, rtol=0.02) # bfloat16 has three digits
+    with pytest.raises(TypeError, match="x is torch.bfloat16 but w is torch.float32"): my_linear(half, w1, b1)

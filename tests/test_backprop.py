@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from groundup.backprop import forward_and_backward, lin_grad, mse_grad, numerical_grad, relu_grad
 from groundup.functional import lin, mse, relu
 from libraries import TORCH, each_library
-from shapes import FLOATS, SIZES, shapes, tensors
+from shapes import FLOATS, SIZES, awkward, shapes, tensors
 
 PARAMETERS = ("x", "w1", "b1", "w2", "b2")
 HALVES = [torch.bfloat16, torch.float16]
@@ -280,3 +280,21 @@ def test_numerical_grad_of_a_function_that_works_in_place():
     assert_close(numerical_grad(lambda t: t.mul_(2).sum(), x), torch.full((2,), 2.0).double(), atol=1e-8, rtol=0)
     for step in (1e-17, float("inf")):
         with pytest.raises(ValueError, match="step is"): numerical_grad(torch.sum, x, step=step)
+
+
+@each_library
+@given(x=awkward(6), g=awkward(6))
+def test_relu_grad_is_that_of_torch_whatever_comes_back(lib, x, g):
+    inp, out = lib.give(x), lib.give(F.relu(x))
+    out.g = lib.give(g)
+    lib.relu_grad(inp, out)
+    leaf = x.clone().requires_grad_()
+    assert_close(lib.take(inp.g), torch.autograd.grad(F.relu(leaf), leaf, g)[0], atol=0, rtol=0, equal_nan=True)
+
+
+@each_library
+def test_one_tensor_in_two_places_is_refused(lib):
+    x, targ, w, b = map(lib.give, (torch.ones(4, 3), torch.ones(4, 3), torch.ones(3, 3), torch.ones(3)))
+    with pytest.raises(ValueError, match=r"w1 and w2 are the same object, of shape \(3, 3\)"): lib.forward_and_backward(x, targ, w, b, w, lib.give(torch.ones(3)))
+    with pytest.raises(ValueError, match="b1 and b2 are the same object"): lib.forward_and_backward(x, targ, w, b, lib.give(torch.ones(3, 3)), b)
+    assert not any(hasattr(t, "g") for t in (x, w, b))

@@ -71,3 +71,10 @@ def test_normalize_leaves_images_alone_and_differentiates():
     normalize(images, torch.zeros(3, dtype=torch.float64), std).sum().backward()
     assert torch.equal(images.detach(), before)
     assert_close(images.grad, (1 / std)[:, None, None].expand_as(images))
+
+
+def test_normalize_compiled_and_batched():
+    images, mean, std = good
+    assert_close(torch.compile(normalize, fullgraph=True, backend="eager")(images, mean, std), normalize(images, mean, std))
+    assert_close(torch.vmap(normalize, (0, None, None))(images[None], mean, std)[0], normalize(images, mean, std))
+    with pytest.raises(ValueError, match="above 0"): normalize(images, mean, std * float("nan"))

@@ -200,3 +200,18 @@ def test_the_plan_is_made_once():
     plan.cache_clear()
     for _ in range(3): einsum("ik,kj->ij", a, a.t())
     assert plan.cache_info().misses == 1 and plan.cache_info().hits == 2
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("equation, shapes", [("ik,kj->ij", [(2, 3), (3, 4)]), ("bi,ij,bj->b", [(2, 3), (3, 4), (2, 4)]), ("ii->i", [(3, 3)]), ("...i,i", [(2, 3, 4), (4,)]), ("ij->ji", [(2, 3)])])
+def test_compiled_in_one_graph(equation, shapes, dynamic):
+    torch.compiler.reset() # a function is compiled again a few times only
+    operands = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    compiled = torch.compile(lambda *operands: einsum(equation, *operands), fullgraph=True, backend="eager", dynamic=dynamic)
+    assert_close(compiled(*operands), torch.einsum(equation, *operands))
+
+
+def test_mixed_floats_under_autocast():
+    half = a.bfloat16()
+    with torch.autocast("cpu"): assert_close(einsum("ij,kj->ik", half, torch.ones(4, 3)).float(), torch.full((2, 4), 3.0))
+    with pytest.raises(TypeError, match="torch.bfloat16"): einsum("ij,kj->ik", half, torch.ones(4, 3))

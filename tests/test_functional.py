@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from groundup.functional import lin, mse, relu
 from libraries import NUMPY, TORCH, each_library
-from shapes import FLOATS, SIZES, shapes, tensors, tolerance
+from shapes import FLOATS, SIZES, awkward, shapes, tensors, tolerance
 
 HALVES = [torch.bfloat16, torch.float16]
 quiet = pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered", # the mean of nothing, and
@@ -127,3 +127,19 @@ def test_gradients_and_vmap():
     assert torch.autograd.gradcheck(lambda a, v, c, t: mse(relu(lin(a, v, c)), t), (a, v, c, t))
     batch = torch.randn(5, 4, 3, dtype=torch.float64)
     assert_close(torch.func.vmap(lambda one: lin(one, v, c))(batch), batch @ v + c)
+
+
+@given(x=awkward(6), g=awkward(6))
+def test_relu_is_that_of_torch_whatever_comes_in_and_back(x, g):
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    assert_close(relu(ours), F.relu(theirs), atol=0, rtol=0, equal_nan=True)
+    for one, other in zip(torch.autograd.grad(relu(ours), ours, g), torch.autograd.grad(F.relu(theirs), theirs, g)):
+        assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+
+
+def test_mixed_floats_under_autocast():
+    with torch.autocast("cpu"):
+        half = torch.nn.Linear(100, 100)(x)
+        assert half.dtype == torch.bfloat16
+        assert_close(mse(half, torch.zeros(200, 100)), F.mse_loss(half, torch.zeros(200, 100)))
+        assert lin(half, w, b).shape == (200, 50)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from groundup.layers import Lin
 from libraries import each_library
-from shapes import FLOATS, SIZES, shapes, tensors
+from shapes import FLOATS, SIZES, awkward, shapes, tensors
 
 
 def add(lib):
@@ -197,3 +197,35 @@ def test_copies_and_pickles():
     layer(torch.ones(3, 2))
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other.w, layer.w) and other.w is not layer.w and len(other.calls) == 1 and other.calls is not layer.calls
+
+
+@each_library
+def test_a_forward_that_returns_its_input(lib):
+    class Same(lib.LayerFunction):
+        def forward(self, x): return x
+        def bwd(self, out, x): self.add_gradient(x, out.g)
+    same, x = Same(), lib.give(torch.ones(3))
+    out = same(x)
+    out.g = lib.give(torch.tensor([1.0, 2.0, 3.0]))
+    same.backward()
+    assert x.g.tolist() == [1.0, 2.0, 3.0] == out.g.tolist()
+
+
+@each_library
+def test_two_inputs_do_not_share_a_gradient(lib):
+    a, b, both = lib.give(torch.ones(2)), lib.give(torch.ones(2)), add(lib)
+    both(a, b).g = lib.give(torch.ones(2))
+    both.backward()
+    a.g += 1
+    assert b.g.tolist() == [1.0, 1.0]
+
+
+@each_library
+@given(x=awkward(6), g=awkward(6))
+def test_relu_is_that_of_torch_whatever_comes_back(lib, x, g):
+    layer, inp = lib.Relu(), lib.give(x)
+    layer(inp).g = lib.give(g)
+    layer.backward()
+    leaf = x.clone().requires_grad_()
+    expected = torch.autograd.grad(F.relu(leaf), leaf, g)[0]
+    assert_close(lib.take(inp.g), expected, atol=0, rtol=0, equal_nan=True)

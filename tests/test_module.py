@@ -139,3 +139,14 @@ def test_module_is_copied_and_pickled(module):
 def test_bad_input(act, error, words):
     with pytest.raises(error) as raised: act()
     for word in words: assert word in str(raised.value)
+
+
+def test_layers_after_others_under_autocast():
+    stack = nn.Sequential(nn.Linear(4, 4), LinearLayer(4, 4), nn.ReLU(), LinearLayer(4, 2))
+    with torch.autocast("cpu"): stack(torch.ones(3, 4)).float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in stack.parameters())
+
+
+def test_compiled_in_one_graph():
+    model, x = MLP(3, 4, 2), torch.ones(5, 3)
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(x), model(x))
