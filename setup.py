@@ -1,4 +1,5 @@
 "Installs `groundup`; everything said here comes from settings.ini."
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
@@ -7,6 +8,8 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here/"settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+if sys.version_info < tuple(map(int, cfg["min_python"].split("."))): # pip itself asks only after it has downloaded torch
+    sys.exit(f"Python {sys.version.split()[0]} is too old: {cfg['lib_name']} needs {cfg['min_python']} or later.")
 extras = {name: cfg[f"{name}_requirements"].split() for name in ["plots", "digits"]}
 
 setup(
