@@ -1,52 +1,44 @@
 """Makes README.md from index.ipynb, and the index's own tables of lessons and questions from the lessons and settings.ini."""
-import re, shutil
-from configparser import ConfigParser
+import re
 from pathlib import Path
 
-from execnb.nbio import read_nb, write_nb
+from execnb.nbio import nb2str, read_nb
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
 import nbformat
+from project import cfg, notebooks, replace, top, write
 
-top = Path(__file__).resolve().parent.parent
 MARK = "<!-- Made by tools/readme.py from the lessons and settings.ini: {}. -->"
 DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?\s*(.*)\n?", re.M)
 IMAGES = "README_files"
 
 
-def settings() -> dict:
-    "What settings.ini says."
-    config = ConfigParser(delimiters=["="])
-    config.read(top/"settings.ini", encoding="utf-8")
-    return config["DEFAULT"]
+def title(nb: dict) -> str:
+    "The title of `nb`."
+    return re.search(r"^# (.+)$", nb["cells"][0]["source"], re.M)[1]
 
 
-def lesson_row(path: Path, cfg: dict) -> str:
+def lesson_row(path: Path) -> str:
     "One line of the table: title, what it answers and minutes, as the first cell of the lesson at `path` says."
-    head = read_nb(path).cells[0].source
-    title, summary = re.search(r"^# (.+)$", head, re.M)[1], re.search(r"^> (.+)$", head, re.M)[1]
-    minutes = re.search(r"about (\d+) minutes", head)
-    where = path.relative_to(top).as_posix()
-    return f"| [{title}]({where}) | {summary} | {minutes[1] if minutes else ''} | [run]({cfg['colab_url']}/{where}) |"
+    nb, where = read_nb(path), path.relative_to(top).as_posix()
+    summary, minutes = (re.search(pattern, nb.cells[0].source, re.M) for pattern in [r"^> (.+)$", r"about (\d+) minutes"])
+    return f"| [{title(nb)}]({where}) | {summary[1]} | {minutes[1] if minutes else ''} | [run]({cfg['colab_url']}/{where}) |"
 
 
-def notebooks() -> tuple[list[Path], list[Path]]:
-    "The lessons and the appendix, in order."
-    paths = sorted((top/"nbs").glob("*.ipynb"))
-    return [path for path in paths if path.name < "90"], [path for path in paths if path.name >= "90"]
+def lessons() -> list[Path]: return [path for path in notebooks() if path.name < "90"]
+def appendix() -> list[Path]: return [path for path in notebooks() if "90" <= path.name < "index"]
 
 
-def lessons_and_links(cfg: dict) -> str:
-    "The table of lessons, and where they can be run."
-    lessons, appendix = notebooks()
-    rows = "\n".join(lesson_row(path, cfg) for path in lessons)
-    behind = ", ".join(f"[{path.stem}]({path.relative_to(top).as_posix()})" for path in appendix)
+def lessons_and_links() -> str:
+    "The table of lessons, the appendix, and where they can be run."
+    rows = "\n".join(map(lesson_row, lessons()))
+    behind = ", ".join(f"[{title(read_nb(path))}]({path.relative_to(top).as_posix()})" for path in appendix())
     return f"""## The lessons
 | lesson | what you find out | minutes | Colab |
 | --- | --- | --- | --- |
 {rows}
 
-How the lessons measure and draw stands in the appendix: {behind}.
+The appendix holds what several lessons share: {behind}.
 
 **Nothing to install:** open the course in [Codespaces]({cfg['codespaces_url']}), on [Binder]({cfg['binder_url']}), or a lesson in Colab (last column) after running `%pip install fastcore "groundup[plots,digits] @ git+{cfg['git_url']}"` in a first cell. The [source]({cfg['git_url']}) is open, under the Apache License 2.0."""
 
@@ -54,14 +46,13 @@ How the lessons measure and draw stands in the appendix: {behind}.
 def questions_row(path: Path) -> str:
     "One line of the table of questions: those that the lesson at `path` closes with."
     nb = read_nb(path)
-    title = re.search(r"^# (.+)$", nb.cells[0].source, re.M)[1]
     asked = [match[1] for cell in nb.cells if cell.cell_type == "markdown" for match in re.finditer(r"^### \d+\. (.+)$", cell.source, re.M)]
-    return f"| [{title}]({path.relative_to(top).as_posix()}) | {'<br>'.join(asked)} |"
+    return f"| [{title(nb)}]({path.relative_to(top).as_posix()}) | {'<br>'.join(asked)} |"
 
 
-def questions(cfg: dict) -> str:
+def questions() -> str:
     "The table of all questions."
-    rows = "\n".join(map(questions_row, notebooks()[0]))
+    rows = "\n".join(map(questions_row, lessons()))
     return f"""## All the questions
 Each lesson closes with these, and with folded answers that run.
 
@@ -73,17 +64,15 @@ Each lesson closes with these, and with folded answers that run.
 MADE = {"lessons": lessons_and_links, "questions": questions}
 
 
-def update_index(path: Path, cfg: dict):
-    "Puts the generated cells of the index at `path` in step, leaving the file alone if they are."
-    nb, changed = read_nb(path), False
+def update_index(path: Path):
+    "Puts the generated cells of the index at `path` in step."
+    found, nb = path.read_bytes(), read_nb(path)
     for name, make in MADE.items():
         mark = MARK.format(name)
         cells = [cell for cell in nb.cells if cell.source.startswith(mark)]
         if len(cells) != 1: raise SystemExit(f"{path.name} has {len(cells)} cells that start with {mark!r}; it needs one")
-        source = f"{mark}\n{make(cfg)}"
-        changed = changed or cells[0].source != source
-        cells[0].source = source
-    if changed: write_nb(nb, path)
+        cells[0].source = f"{mark}\n{make()}"
+    if not replace(path, found, nb2str(nb).encode()): raise SystemExit(f"{path.name} was edited meanwhile and is left as it is: do this again")
 
 
 def readme(path: Path) -> tuple[str, dict[str, bytes]]:
@@ -108,10 +97,9 @@ def readme(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 if __name__ == "__main__":
-    update_index(top/"index.ipynb", settings())
+    update_index(top/"index.ipynb")
     text, images = readme(top/"index.ipynb")
-    (top/"README.md").write_text(text, encoding="utf-8", newline="\n")
-    shutil.rmtree(top/IMAGES, ignore_errors=True)
-    for name, data in images.items():
-        (top/name).parent.mkdir(exist_ok=True)
-        (top/name).write_bytes(data)
+    write(top/"README.md", text.encode())
+    for name, data in images.items(): write(top/name, data)
+    for path in (top/IMAGES).glob("*"):
+        if path.relative_to(top).as_posix() not in images: path.unlink()
