@@ -1,17 +1,17 @@
-"What stands around the lessons: commands, links, workflows, pictures, and the script that runs the lessons."
+"What stands around the lessons: commands, links, workflows, pictures, what is pinned and cited."
 import json, re, shutil, subprocess, sys
-from configparser import ConfigParser
+from importlib.metadata import distributions
 from pathlib import Path
 
 import nbformat, pytest
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner
 from packaging.requirements import Requirement
-from tqdm import tqdm
-import run # tools/run.py
+from packaging.specifiers import SpecifierSet
+from ruamel.yaml import YAML
+from project import cfg, notebooks, top
+from scaffold import make, needs_make
 
-top = Path(__file__).resolve().parent.parent
-config = ConfigParser(delimiters=["="])
-config.read(top/"settings.ini", encoding="utf-8")
-cfg = config["DEFAULT"]
 makefile = (top/"Makefile").read_text(encoding="utf-8")
 targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
 readme = (top/"README.md").read_text(encoding="utf-8")
@@ -24,11 +24,22 @@ def test_commands_exist():
     assert {"lab", "test"} <= set(re.findall(r"^make (\w+)", readme, re.M))
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@needs_make
 def test_help_lists_every_command():
-    listed = subprocess.run(["make", "help"], cwd=top, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"make (\w+) ", listed)) == targets
-    assert subprocess.run(["make"], cwd=top, capture_output=True, text=True, check=True).stdout == listed
+    listed = make(top, "help").stdout
+    assert set(re.findall(r"make (\w+) ", listed)) == targets and make(top).stdout == listed
+
+
+@needs_make
+@pytest.mark.parametrize("slow", ["", "1"])
+def test_what_is_in_step_is_asked_last(slow):
+    *_, lessons, index, tests, in_step = make(top, "-n", "test", f"ALL={slow}").stdout.splitlines()
+    assert "nbdev_test --do_print" in lessons and "nbdev_test --do_print" in index # it is silent for long otherwise
+    assert ('-m ""' in tests) == bool(slow) and "--ignore tests/test_in_step.py" in tests and in_step.endswith(" tests/test_in_step.py")
+
+
+def test_ci_runs_the_slow_tests():
+    assert (top/".ci"/"run").read_text(encoding="utf-8").splitlines()[-1] == 'exec make test ALL=1 "$@"' and "ALL=1" in readme
 
 
 def test_the_two_lines_without_make():
@@ -38,7 +49,7 @@ def test_the_two_lines_without_make():
 def pages():
     yield top/"README.md", readme
     for name in ["CONTRIBUTING.md", "CHANGELOG.md"]: yield top/name, (top/name).read_text(encoding="utf-8")
-    for path in run.notebooks():
+    for path in notebooks():
         yield path, "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
 
 
@@ -58,10 +69,17 @@ def test_every_link_home_comes_from_settings(tmp_path):
         assert cfg["user"] not in moved
         for site in ["github.com", "colab.research.google.com/github", "mybinder.org/v2/gh", "codespaces.new"]:
             assert f"https://{site}/someone-else/{cfg['repo']}" in moved
-    for path in run.notebooks()[:-1]: assert cfg["user"] not in path.read_text(encoding="utf-8"), f"{path.name} names the project's home by hand"
+    for path in notebooks()[:-1]: assert cfg["user"] not in path.read_text(encoding="utf-8"), f"{path.name} names the project's home by hand"
 
 
 workflows = sorted((top/".github"/"workflows").glob("*.yml"))
+
+
+def schema_holds(schema, path):
+    "Whether the file at `path` is what the vendor's schema asks for; what check-jsonschema says otherwise."
+    checked = CliRunner().invoke(check_jsonschema, ["--builtin-schema", f"vendor.{schema}", str(path)])
+    assert checked.exit_code == 0, checked.output
+    return True
 
 
 def test_workflows_exist():
@@ -69,46 +87,66 @@ def test_workflows_exist():
 
 
 @pytest.mark.parametrize("path", workflows, ids=lambda path: path.stem)
-def test_workflows_are_valid(path):
-    check = Path(sys.executable).with_name("check-jsonschema")
-    subprocess.run([str(check), "--builtin-schema", "vendor.github-workflows", str(path)], check=True)
+def test_workflows_are_valid_and_ask_for_little(path):
+    assert schema_holds("github-workflows", path)
+    flow = YAML(typ="safe").load(path)
+    assert flow["permissions"] == {"contents": "read"}
+    for job in flow["jobs"].values():
+        assert "permissions" not in job
+        for step in job["steps"]:
+            if step.get("uses", "").startswith("actions/checkout@"): assert step["with"]["persist-credentials"] is False
+    for line in re.findall(r"uses:.*", path.read_text(encoding="utf-8")):
+        assert re.fullmatch(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), f"{line}: pin it by the digest of its commit"
+
+
+def test_dependabot_looks_after_actions_and_pins():
+    assert schema_holds("dependabot", top/".github"/"dependabot.yml")
+    updates = YAML(typ="safe").load(top/".github"/"dependabot.yml")["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"github-actions", "pip"}
+
+
+def test_citation_says_what_settings_say():
+    assert schema_holds("citation-file-format", top/"CITATION.cff")
+    cited = YAML(typ="safe").load(top/"CITATION.cff")
+    wanted = {"cff-version": "1.2.0", "type": "software", "title": cfg["title"], "abstract": cfg["description"], "authors": [{"name": cfg["author"]}],
+              "version": cfg["version"], "license": cfg["license"], "repository-code": cfg["git_url"], "keywords": cfg["keywords"].split()}
+    assert {key: cited.get(key) for key in wanted} == wanted
+
+
+def test_one_index_has_the_builds_for_the_cpu():
+    index = "https://download.pytorch.org/whl/cpu"
+    for name in [".devcontainer/devcontainer.json", *(path.relative_to(top).as_posix() for path in workflows)]:
+        assert re.findall(r"INDEX=([^\s\"]+)", (top/name).read_text(encoding="utf-8")) == [index], name
+    assert re.findall(r"make lab INDEX=(\S+)", readme) == [index]
+    assert (top/".binder"/"requirements.txt").read_text(encoding="utf-8").splitlines()[0] == f"--extra-index-url {index}"
+    for name in ["Makefile", ".ci/run", "constraints.txt", "settings.ini"]: assert index not in (top/name).read_text(encoding="utf-8")
 
 
 def test_devcontainer_sets_up():
     container = json.loads((top/".devcontainer"/"devcontainer.json").read_text(encoding="utf-8"))
-    assert container["postCreateCommand"].removeprefix("make ") in targets
+    assert container["postCreateCommand"].split()[:2] == ["make", "setup"]
+
+
+pinned = dict(line.split("==") for line in (top/"constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line and line[0] != "#")
 
 
 def test_constraints_pin_what_settings_admit():
-    pinned = dict(line.split("==") for line in (top/"constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line and line[0] != "#")
     wanted = " ".join(cfg[key] for key in ["requirements", "plots_requirements", "digits_requirements", "dev_requirements"]).split()
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement} and {pinned[requirement.name]}"
 
 
-@pytest.mark.parametrize("path", run.notebooks(), ids=lambda path: path.stem)
+def test_every_pin_admits_the_first_release_of_the_oldest_python():
+    installed = {dist.name: dist for dist in distributions()}
+    for name, version in pinned.items():
+        if name in installed and installed[name].version.split("+")[0] == version:
+            admitted = installed[name].metadata["Requires-Python"] or ""
+            assert SpecifierSet(admitted).contains(f"{cfg['min_python']}.0"), f"{name} {version} needs Python {admitted}"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_pictures(path):
     assert path.stat().st_size < 500_000
     for n, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
         if cell.cell_type == "code" and any("image/png" in out.get("data", {}) for out in cell.outputs):
             assert re.search(r'^#\| fig-alt: ".{40,}"$', cell.source, re.M), f"{path.name}, cell {n}: a picture without a description"
-
-
-def written(folder, *sources):
-    "A notebook with these code cells."
-    path = folder/"tried.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
-    return path
-
-
-def test_a_failing_cell_is_named(tmp_path):
-    nb, outcome = run.execute(written(tmp_path, "x = 0", "1 / x", "y = 1"), tqdm(disable=True))
-    assert outcome == "cell 2: ZeroDivisionError: division by zero"
-
-
-def test_cells_that_are_not_for_running_are_skipped(tmp_path):
-    path = written(tmp_path, "#| eval: false\n1 / 0", "2 + 2")
-    before = path.read_bytes()
-    nb, outcome = run.execute(path, tqdm(disable=True))
-    assert outcome == "ok" and nb.cells[1].outputs[0].data["text/plain"] == "4" and not nb.cells[0].outputs
-    assert path.read_bytes() == before
