@@ -6,65 +6,29 @@
 __all__ = ['matmul_loops', 'matmul_lists', 'matmul_rows', 'matmul_broadcast', 'normalize', 'einsum', 'matmul_einsum', 'lin',
            'relu', 'mse', 'lecun_normal', 'xavier_normal', 'kaiming_normal', 'propagate', 'Array', 'asarray',
            'mse_grad', 'relu_grad', 'lin_grad', 'forward_and_backward', 'numerical_grad', 'LayerFunction', 'Relu',
-           'Lin', 'Mse', 'neuron', 'dense', 'broadcast_shape', 'explain_broadcast', 'Model']
+           'Lin', 'Mse', 'neuron', 'dense', 'product_of_lists', 'broadcast_shape', 'explain_broadcast', 'plan', 'Model']
 
 # %% ../nbs/12_numpy.ipynb #4e05ddd5
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from math import prod
-from numbers import Integral
 import numpy as np
-import torch
-from torch import Tensor
 from .broadcasting import broadcast_shape, explain_broadcast
-from .einsum import _label, _order
-from .functional import _fit_lin, _fit_targ
+from .einsum import plan
 from .init import Statistics
 from .layers import LayerFunction as TensorLayerFunction, Model
-from .matmul import _list_sizes, _loop_lists, dense, neuron
+from .matmul import dense, neuron, product_of_lists
+from .shapes import alike, check, check_between, check_integers, number, shaped
 
 # %% ../nbs/12_numpy.ipynb #1efaa32e
-_all_ = ["neuron", "dense", "broadcast_shape", "explain_broadcast", "Model"]
-
-# %% ../nbs/12_numpy.ipynb #95ad238d
-def _same_kind(
-    **arrays:np.ndarray, # by the name that a message is to call them
-):
-    "Raises TypeError unless all `arrays` are arrays, and of one dtype."
-    for name, x in arrays.items():
-        if isinstance(x, Tensor): raise TypeError(f"{name} is a tensor; {name}{'.detach()' * x.requires_grad}.numpy() is an array with its numbers")
-        if not isinstance(x, np.ndarray): raise TypeError(f"{name} is {type(x).__name__}, not an array; np.array({name}) makes one")
-    (first, one), *others = arrays.items() # the others are compared with the first
-    for name, x in others:
-        if x.dtype != one.dtype:
-            raise TypeError(f"{first} is {one.dtype} and {name} is {x.dtype}; {name}.astype({first}.dtype) gives both the same")
-
-# %% ../nbs/12_numpy.ipynb #8c9bfebf
-def _sizes(
-    a:np.ndarray, # left operand, (n, k)
-    b:np.ndarray, # right operand, (k, m)
-) -> tuple[int, int, int]: # n, k, m
-    "The sizes of the product of `a` and `b`. Raises TypeError or ValueError if they have none."
-    _same_kind(a=a)
-    _same_kind(b=b)
-    given = f"a is {a.shape} and b is {b.shape}"
-    if a.ndim != 2 or b.ndim != 2: raise ValueError(f"{given}: a matrix product needs (n, k) and (k, m)")
-    if a.shape[1] != b.shape[0]:
-        turned = f"; b.T is {b.T.shape}, which fits" if a.shape[1] == b.shape[1] else ""
-        raise ValueError(f"{given}: a matrix product needs as many rows in b as a has columns, {a.shape[1]}{turned}")
-    if a.dtype != b.dtype: raise TypeError(f"{given}, of {a.dtype} and {b.dtype}: b.astype(a.dtype) gives both the same")
-    return *a.shape, b.shape[1]
+_all_ = ["neuron", "dense", "product_of_lists", "broadcast_shape", "explain_broadcast",
+         "plan", "Model"]
 
 # %% ../nbs/12_numpy.ipynb #532a2c9b
-def matmul_loops(
-    a:np.ndarray, # left operand, (n, k)
-    b:np.ndarray, # right operand, (k, m)
-) -> np.ndarray: # (n, m)
-    """The matrix product by three loops over elements: the definition, and very slow.
-
-    Raises ValueError if the shapes do not fit, TypeError for what is no array and for two dtypes."""
-    n, inner, m = _sizes(a, b)
-    c = np.zeros((n, m), dtype=a.dtype)
+@shaped("n k, k m -> n m")
+def matmul_loops(a:np.ndarray, b:np.ndarray) -> np.ndarray:
+    """The product of `a`, (n, k), and `b`, (k, m), by three loops over elements.
+    Raises ValueError for other shapes, TypeError for non-arrays or two dtypes."""
+    (n, inner), m = a.shape, b.shape[1]
+    c = np.zeros((n, m), a.dtype)
     for i in range(n):
         for j in range(m):
             for k in range(inner):
@@ -72,253 +36,153 @@ def matmul_loops(
     return c
 
 # %% ../nbs/12_numpy.ipynb #4c0a167f
+@shaped("n k, k m -> n m")
 def matmul_lists(
-    a:np.ndarray|Sequence[Sequence[float]], # left operand, (n, k)
-    b:np.ndarray|Sequence[Sequence[float]], # right operand, (k, m), of the same kind
-) -> np.ndarray|list[list[float]]: # (n, m), of the kind that came in
-    """The matrix product by three loops over Python lists.
-
-    Sums are kept in Python's own numbers, which are float64 or integers of any size, and rounded once at the end.
-    Raises ValueError if the shapes do not fit, TypeError for mixed kinds or dtypes, OverflowError for sums that integers of the dtype cannot hold."""
-    if isinstance(a, Sequence) and isinstance(b, Sequence): return _loop_lists(a, b, *_list_sizes(a, b))
-    n, inner, m = _sizes(a, b)
-    return np.array(_loop_lists(a.tolist(), b.tolist(), n, inner, m), dtype=a.dtype).reshape(n, m)
+    a:np.ndarray|Sequence[Sequence[float]], b:np.ndarray|Sequence[Sequence[float]],
+) -> np.ndarray|list[list[float]]: # an array of two arrays, lists of lists
+    """The product of `a`, (n, k), and `b`, (k, m), by three loops over Python lists.
+    Sums are Python's own numbers, float64 or integers of any size, rounded at the end.
+    Raises ValueError for other shapes, TypeError for an array and a list or two dtypes,
+    OverflowError for sums that integers of the dtype cannot hold."""
+    if not isinstance(a, np.ndarray):
+        return product_of_lists(a, b, len(a), len(b), len(b[0]) if b else 0)
+    (n, inner), m = a.shape, b.shape[1]
+    product = product_of_lists(a.tolist(), b.tolist(), n, inner, m)
+    return np.array(product, a.dtype).reshape(n, m)
 
 # %% ../nbs/12_numpy.ipynb #f92a9da5
-def matmul_rows(
-    a:np.ndarray, # left operand, (n, k)
-    b:np.ndarray, # right operand, (k, m)
-) -> np.ndarray: # (n, m)
-    """The matrix product by two loops, with one dot product of a row and a column for each cell.
-
-    Raises ValueError if the shapes do not fit, TypeError for what is no array and for two dtypes."""
-    n, _, m = _sizes(a, b)
-    c = np.zeros((n, m), dtype=a.dtype)
+@shaped("n k, k m -> n m")
+def matmul_rows(a:np.ndarray, b:np.ndarray) -> np.ndarray:
+    """The product of `a`, (n, k), and `b`, (k, m), by one dot product per element.
+    Raises ValueError for other shapes, TypeError for non-arrays or two dtypes."""
+    n, m = len(a), b.shape[1]
+    c = np.zeros((n, m), a.dtype)
     for i in range(n):
         for j in range(m):
             c[i, j] = (a[i] * b[:, j]).sum()
     return c
 
 # %% ../nbs/12_numpy.ipynb #21dec2b7
-def matmul_broadcast(
-    a:np.ndarray, # left operand, (n, k)
-    b:np.ndarray, # right operand, (k, m)
-) -> np.ndarray: # (n, m)
-    """The matrix product by one loop, a row of the result at a time, with k * m numbers in memory for each.
-
-    Raises ValueError if the shapes do not fit, TypeError for what is no array and for two dtypes."""
-    n, _, m = _sizes(a, b)
-    c = np.zeros((n, m), dtype=a.dtype)
+@shaped("n k, k m -> n m")
+def matmul_broadcast(a:np.ndarray, b:np.ndarray) -> np.ndarray:
+    """The product of `a`, (n, k), and `b`, (k, m), one row of the result at a time.
+    Raises ValueError for other shapes, TypeError for non-arrays or two dtypes."""
+    n, m = len(a), b.shape[1]
+    c = np.zeros((n, m), a.dtype)
     for i in range(n):
         c[i] = (a[i][:, None] * b).sum(0)
     return c
 
 # %% ../nbs/12_numpy.ipynb #7c19f4c2
-def normalize(
-    images:np.ndarray, # (n, c, h, w), floating point
-    mean:np.ndarray, # what to subtract from each channel, (c,)
-    std:np.ndarray, # what to divide each channel by, (c,), above 0
-) -> np.ndarray: # (n, c, h, w)
-    """`images` with `mean` subtracted and divided by `std`, channel by channel.
-
-    Raises ValueError for other shapes and for a `std` not above 0, TypeError for integers and for two dtypes."""
-    for name, x in {"images": images, "mean": mean, "std": std}.items(): _same_kind(**{name: x})
-    given = f"images are {images.shape}, mean is {mean.shape} and std {std.shape}"
-    if images.ndim != 4: raise ValueError(f"{given}: images must be (n, c, h, w){'; images[None] adds n' if images.ndim == 3 else ''}")
-    if not mean.shape == std.shape == images.shape[1:2]:
-        last = "; images.transpose(0, 3, 1, 2) moves channels from the end to axis 1" if mean.shape == std.shape == images.shape[3:] else ""
-        raise ValueError(f"{given}: mean and std must be ({images.shape[1]},), one number a channel{last}")
-    if images.dtype.kind != "f": raise TypeError(f"{given}, and images of {images.dtype}: images.astype(float) makes floats of them")
-    _same_kind(images=images, mean=mean, std=std)
-    if not (std > 0).all(): raise ValueError(f"{given}: std must be above 0 in every channel, and is {std.tolist()}")
+@shaped("n c h w, c, c -> n c h w", floats=True)
+def normalize(images:np.ndarray, mean:np.ndarray, std:np.ndarray) -> np.ndarray:
+    """`images`, (n, c, h, w), minus `mean`, (c,), over `std`, (c,), channel by channel.
+    Raises ValueError for other shapes or a `std` not above 0, TypeError for integers,
+    non-arrays or two dtypes."""
+    if not (std > 0).all():
+        raise ValueError(f"std is {std.tolist()}; it must be above 0 in every channel")
     return (images - mean[:, None, None]) / std[:, None, None]
 
-# %% ../nbs/12_numpy.ipynb #be1cbe38
-def _arrange(labels:list, groups:list[list], sizes:dict) -> Callable: # of one array
-    "Moves the axes of `labels` into the order of `groups` and merges each group into one axis; an empty group has size 1."
-    order = [labels.index(label) for group in groups for label in group]
-    shape = [prod(sizes[label] for label in group) for group in groups]
-    return lambda x: x.transpose(order).reshape(shape)
+# %% ../nbs/12_numpy.ipynb #422e8994
+class _Operations: # a namespace: it is never made into an object
+    "NumPy's operations under the names and with the arguments that `plan` uses."
+    int64, mul = np.int64, np.multiply
+    def permute(x, dims): return x.transpose(dims)
+    def reshape(x, shape): return x.reshape(shape)
+    def squeeze(x, dim): return x.squeeze(dim)
+    def diagonal(x, dim1, dim2): return x.diagonal(axis1=dim1, axis2=dim2)
+    def sum(x, dim): return x.sum(axis=dim)
 
-def _product(a:list, b:list, wanted:set, sizes:dict) -> tuple[list, Callable]: # labels of the product, function of two arrays
-    "How to multiply operands with labels `a` and `b`, summing over the labels of both that are not `wanted`."
-    batch, inner = [l for l in a if l in b and l in wanted], [l for l in a if l in b and l not in wanted]
-    left, right = [l for l in a if l not in b], [l for l in b if l not in a]
-    labels = batch + left + right
-    if not inner: # nothing to sum: both are stretched to the labels of either
-        stretch_a, stretch_b = (_arrange(own, [[l] if l in own else [] for l in labels], sizes) for own in (a, b))
-        return labels, lambda x, y: stretch_a(x) * stretch_b(y)
-    arrange_a, arrange_b = _arrange(a, [batch, left, inner], sizes), _arrange(b, [batch, inner, right], sizes)
-    shape = [sizes[l] for l in labels]
-    def multiply(x, y):
-        if x.dtype == y.dtype == bool: raise TypeError("sums of products of bools would only say whether any is true; convert first, as x.astype(int) does")
-        return np.matmul(arrange_a(x), arrange_b(y)).reshape(shape)
-    return labels, multiply
+    def as_tensor(x, dtype):
+        return x.astype({"b": bool, "u": np.uint64}.get(x.dtype.kind, dtype), copy=False)
 
-# %% ../nbs/12_numpy.ipynb #76acdaf4
-def _prepare(labels:list, wanted:set, shape:tuple[int, ...]) -> tuple[list, list[Callable]]: # the labels left, and how to get there
-    "The first step gives an operand `shape`, an axis for each of `labels`."
-    steps = [lambda x: x.reshape(shape)]
-    for label in dict.fromkeys(labels):
-        while labels.count(label) > 1:
-            first = labels.index(label)
-            second = labels.index(label, first + 1)
-            steps.append(partial(np.diagonal, axis1=first, axis2=second)) # the diagonal becomes the last axis
-            labels = [l for n, l in enumerate(labels) if n not in (first, second)] + [label]
-    lone = tuple(n for n, label in enumerate(labels) if label not in wanted)
-    if lone: steps.append(partial(np.sum, axis=lone))
-    return [label for label in labels if label in wanted], steps
-
-# %% ../nbs/12_numpy.ipynb #7173f388
-@lru_cache(maxsize=4096)
-def _plan(equation:str, *shapes:tuple[int, ...]) -> tuple: # how to prepare each operand, which pairs to multiply and how, how to finish
-    "What `equation` means for operands of these shapes. Raises ValueError if they do not fit it."
-    operands, output, sizes = _label(equation, shapes)
-    alone = len(operands) == 1 # then a size of 1 stretches to nothing, and is summed like any other
-    longer = [[(label, size) for label, size in zip(labels, shape) if size != 1 or alone] for labels, shape in zip(operands, shapes)]
-    kept, prepare, products = [[label for label, _ in axes] for axes in longer], [], []
-    for n, axes in enumerate(longer):
-        kept[n], steps = _prepare(kept[n], set(output).union(*kept[:n], *kept[n + 1:]), [size for _, size in axes])
-        prepare.append(steps)
-    labels = {1 << n: left for n, left in enumerate(kept)}
-    for a, b in _order(kept, output, sizes): # pairs of sets of operands, written as bits
-        a_labels, b_labels = labels.pop(a), labels.pop(b)
-        labels[a | b], product = _product(a_labels, b_labels, set(output).union(*labels.values()), sizes)
-        products.append((a, b, product))
-    final, = labels.values()
-    return prepare, products, _arrange(final, [[label] if label in final else [] for label in output], sizes)
+    def matmul(x, y):
+        if not x.dtype == y.dtype == bool: return np.matmul(x, y)
+        raise TypeError("sums of products of bools would only say whether any is true; "
+                        "convert first, as x.astype(int) does")
+    mm = bmm = matmul
 
 # %% ../nbs/12_numpy.ipynb #46af1a3c
 def einsum(
-    equation:str, # such as 'ik,kj->ij': a letter for each axis, operands between commas, the result behind '->'
+    equation:str, # such as 'ik,kj->ij': a letter for each axis, the result behind '->'
     *operands:np.ndarray, # one for each term of the equation, of one dtype
 ) -> np.ndarray: # with the axes that stand behind '->'; of rank 0 if there are none
-    """The product of `operands`, letter by letter, summed over each letter that the result does not name.
+    """The product of `operands`, summed over each letter that the result does not name.
 
-    Takes the equations of lesson 3, size 1 against any other among them. Operands are multiplied in the cheapest order. Sums that
-    only one operand takes part in make narrow integers int64, as `np.sum` does. A transpose is a view, and so is a diagonal, for reading only. Raises ValueError for an
-    equation that cannot be read or does not fit the shapes; TypeError for two dtypes, for what is no array, and for sums of products of bools."""
+    Sums of one operand alone make narrow integers 64 bits wide. Transposes are views;
+    diagonals, too, for reading only. Raises ValueError for an equation that cannot be read
+    or does not fit the shapes, TypeError for non-arrays, two dtypes or sums of products
+    of bools."""
     if not isinstance(equation, str) or not operands:
-        raise TypeError("einsum takes the equation first and then at least one array: einsum('ik,kj->ij', a, b)")
-    for x in operands:
-        if not isinstance(x, np.ndarray) or x.dtype != operands[0].dtype: raise _mixed(equation, operands)
-    prepare, products, finish = _plan(equation, *[x.shape for x in operands])
-    values = {}
-    for n, (steps, x) in enumerate(zip(prepare, operands)):
-        for step in steps: x = step(x)
-        values[1 << n] = x
-    for a, b, product in products: values[a | b] = product(values.pop(a), values.pop(b))
-    result, = values.values()
-    return finish(np.asanyarray(result)) # a sum over everything is no array, but a number
-
-# %% ../nbs/12_numpy.ipynb #4fad241a
-def _mixed(equation:str, operands:tuple) -> TypeError:
-    "What to raise for operands that are not arrays of one dtype."
-    given = ", ".join(f"{x.shape} {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__ for x in operands)
-    cure = ("x.numpy() makes an array of a tensor" if any(isinstance(x, Tensor) for x in operands) else
-            "x.astype(y.dtype) gives x the dtype of y" if all(isinstance(x, np.ndarray) for x in operands) else "np.asarray(x) makes one")
-    return TypeError(f"{equation!r} got {given}: all operands must be arrays of one dtype; {cure}")
+        raise TypeError("einsum takes the equation first and then at least one array: "
+                        "einsum('ik,kj->ij', a, b)")
+    alike("ndarray", *operands)
+    shapes = [x.shape for x in operands]
+    return np.asanyarray(plan(_Operations, equation, *shapes)(*operands))
 
 # %% ../nbs/12_numpy.ipynb #386fa290
-def matmul_einsum(
-    a:np.ndarray, # left operand, (n, k)
-    b:np.ndarray, # right operand, (k, m)
-) -> np.ndarray: # (n, m)
-    """The matrix product as `einsum("ik,kj->ij", a, b)`.
-
-    Raises ValueError if the shapes do not fit, TypeError for what is no array and for two dtypes."""
-    _sizes(a, b)
+@shaped("n k, k m -> n m")
+def matmul_einsum(a:np.ndarray, b:np.ndarray) -> np.ndarray:
+    """The product of `a`, (n, k), and `b`, (k, m), as `einsum("ik,kj->ij", a, b)`.
+    Raises ValueError for other shapes, TypeError for non-arrays or two dtypes."""
     return einsum("ik,kj->ij", a, b)
 
 # %% ../nbs/12_numpy.ipynb #66dc39d4
-def lin(
-    x:np.ndarray, # inputs, (n, n_in)
-    w:np.ndarray, # weights, (n_in, n_out): a column for each neuron
-    b:np.ndarray, # biases, (n_out,)
-) -> np.ndarray: # (n, n_out)
-    "A dense layer, `x @ w + b`. Raises ValueError if the shapes do not fit, TypeError for mixed dtypes."
-    _same_kind(x=x, w=w, b=b)
-    _fit_lin(x, w, b)
+@shaped("n n_in, n_in n_out, n_out -> n n_out")
+def lin(x:np.ndarray, w:np.ndarray, b:np.ndarray) -> np.ndarray:
+    """A dense layer, `x @ w + b`: `x` (n, n_in), `w` (n_in, n_out), `b` (n_out,).
+    Raises ValueError for other shapes, TypeError for non-arrays or two dtypes."""
     return x @ w + b
 
 # %% ../nbs/12_numpy.ipynb #de85fb97
-def relu(
-    x:np.ndarray, # any shape
-) -> np.ndarray: # same shape and dtype; a NumPy number for a plain array of rank 0
-    """`x` where it is above 0, and 0 elsewhere; nan stays nan. Raises TypeError for what is no array.
-
-    Vinod Nair and Geoffrey E. Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines, 2010."""
-    _same_kind(x=x)
+@shaped("...")
+def relu(x:np.ndarray) -> np.ndarray: # a NumPy number for a plain array of rank 0
+    """`x`, of any shape, where it is above 0, and 0 elsewhere; nan stays nan (Nair and
+    Hinton, 2010). Raises TypeError for non-arrays."""
     return np.maximum(x, x.dtype.type(0))
 
-# %% ../nbs/12_numpy.ipynb #bd81e9c0
-def _like_out(out:np.ndarray, targ:np.ndarray) -> np.ndarray: # targ, in the shape of out
-    "`targ` in the shape of `out`. Raises ValueError if the shapes do not belong together, TypeError for whole numbers."
-    _same_kind(out=out, targ=targ)
-    if out.dtype.kind != "f": raise TypeError(f"out and targ are {out.dtype}; a mean needs floats, as out.astype(float) gives")
-    return _fit_targ(out, targ)
-
 # %% ../nbs/12_numpy.ipynb #ad7ef81a
-def mse(
-    out:np.ndarray, # what a net gives: (n, n_out), or (n,)
-    targ:np.ndarray, # what it should give: of the same shape, or (n,) for an out of (n, 1)
-) -> np.floating: # one number, of the dtype of out
-    """The mean of the squared differences, over all elements; nan, with NumPy's RuntimeWarning, if there are none.
-
-    Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers and mixed dtypes."""
-    return ((out - _like_out(out, targ))**2).mean()
+@shaped("*n, *n | *n 1, *n -> ", floats=True)
+def mse(out:np.ndarray, targ:np.ndarray) -> np.floating: # one number, of their dtype
+    """The mean of (out - targ)², of one shape or (n, 1) and (n,); nan for no elements.
+    Raises ValueError for other shapes, TypeError for non-floats or two dtypes."""
+    return ((out - targ.reshape(out.shape))**2).mean()
 
 # %% ../nbs/12_numpy.ipynb #37e5f413
-def _normal(gain:float, fans:tuple[int, ...], n_in:int, n_out:int, copies:int|None, generator, dtype) -> np.ndarray:
-    "Normal numbers with variance gain / sum of fans, (n_in, n_out) or (copies, n_in, n_out). Raises ValueError for a size below 1."
-    sizes = {"n_in": n_in, "n_out": n_out} | ({} if copies is None else {"copies": copies})
-    if wrong := {name: size for name, size in sizes.items() if not isinstance(size, Integral) or size < 1}:
-        raise ValueError(f"{', '.join(f'{name} is {size}' for name, size in wrong.items())}; sizes are whole numbers from 1")
-    if np.dtype(dtype or np.float64).kind != "f": raise TypeError(f"dtype is {np.dtype(dtype)}; weights are floats")
+def _normal(gain, fans, n_in, n_out, copies, generator, dtype) -> np.ndarray:
+    "Normal numbers of variance gain / sum of fans. Raises as the three below."
+    check_integers(1, n_in=n_in, n_out=n_out, copies=1 if copies is None else copies)
+    dtype = np.dtype(dtype) # float64 for None
+    if dtype.kind != "f": raise TypeError(f"dtype is {dtype}; weights are floats")
     shape = (n_in, n_out) if copies is None else (copies, n_in, n_out)
     drawn = (generator or np.random.default_rng()).standard_normal(shape)
-    return (drawn * (gain / sum(fans))**0.5).astype(dtype or np.float64, copy=False)
+    return (drawn * (gain / sum(fans))**0.5).astype(dtype)
 
 # %% ../nbs/12_numpy.ipynb #280806cc
 def lecun_normal(
-    n_in:int, # inputs of the layer
-    n_out:int, # neurons of the layer
-    *,
-    copies:int|None=None, # how many independent draws to stack; a single one, without that axis, if left out
-    generator:np.random.Generator|None=None, # a new one, seeded by the system, if left out
-    dtype:np.dtype|None=None, # float64 if left out
-) -> np.ndarray: # weights, (n_in, n_out) or (copies, n_in, n_out)
-    """Normal weights of variance 1/n_in, which keep the scale of a linear layer. Raises ValueError for a size below 1.
-
-    Yann LeCun and others, Efficient BackProp, 1998."""
+    n_in:int, n_out:int, *, copies:int|None=None, # how many to stack; one if left out
+    generator:np.random.Generator|None=None, dtype:np.dtype|None=None, # float64 if None
+) -> np.ndarray: # (n_in, n_out) or (copies, n_in, n_out)
+    """Normal weights of variance 1/n_in (LeCun and others, 1998).
+    Raises ValueError for a size below 1, TypeError for a dtype of integers."""
     return _normal(1, (n_in,), n_in, n_out, copies, generator, dtype)
 
 # %% ../nbs/12_numpy.ipynb #d76f48d0
 def xavier_normal(
-    n_in:int, # inputs of the layer
-    n_out:int, # neurons of the layer
-    *,
-    copies:int|None=None, # how many independent draws to stack; a single one, without that axis, if left out
-    generator:np.random.Generator|None=None, # a new one, seeded by the system, if left out
-    dtype:np.dtype|None=None, # float64 if left out
-) -> np.ndarray: # weights, (n_in, n_out) or (copies, n_in, n_out)
-    """Normal weights of variance 2/(n_in + n_out), between what outputs and what gradients need. Raises ValueError for a size below 1.
-
-    Xavier Glorot and Yoshua Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010."""
+    n_in:int, n_out:int, *, copies:int|None=None, # how many to stack; one if left out
+    generator:np.random.Generator|None=None, dtype:np.dtype|None=None, # float64 if None
+) -> np.ndarray: # (n_in, n_out) or (copies, n_in, n_out)
+    """Normal weights of variance 2/(n_in + n_out) (Glorot and Bengio, 2010).
+    Raises ValueError for a size below 1, TypeError for a dtype of integers."""
     return _normal(2, (n_in, n_out), n_in, n_out, copies, generator, dtype)
 
 # %% ../nbs/12_numpy.ipynb #856e84f8
 def kaiming_normal(
-    n_in:int, # inputs of the layer
-    n_out:int, # neurons of the layer
-    *,
-    copies:int|None=None, # how many independent draws to stack; a single one, without that axis, if left out
-    generator:np.random.Generator|None=None, # a new one, seeded by the system, if left out
-    dtype:np.dtype|None=None, # float64 if left out
-) -> np.ndarray: # weights, (n_in, n_out) or (copies, n_in, n_out)
-    """Normal weights of variance 2/n_in, which keep the mean square through a layer and ReLU. Raises ValueError for a size below 1.
-
-    Kaiming He, Xiangyu Zhang, Shaoqing Ren and Jian Sun, Delving Deep into Rectifiers, 2015."""
+    n_in:int, n_out:int, *, copies:int|None=None, # how many to stack; one if left out
+    generator:np.random.Generator|None=None, dtype:np.dtype|None=None, # float64 if None
+) -> np.ndarray: # (n_in, n_out) or (copies, n_in, n_out)
+    """Normal weights of variance 2/n_in, for ReLU (He and others, 2015).
+    Raises ValueError for a size below 1, TypeError for a dtype of integers."""
     return _normal(2, (n_in,), n_in, n_out, copies, generator, dtype)
 
 # %% ../nbs/12_numpy.ipynb #c0a907df
@@ -330,148 +194,93 @@ def _measure(x:np.ndarray) -> Statistics: # each (seeds,)
     square, mean = (norms**2).mean(-1) / x.shape[-1], x.mean((-2, -1))
     std = np.sqrt(np.maximum(square - mean**2, 0))
     dead = (np.abs(x).max(-2) == 0).mean(-1)
-    products, lengths = np.abs((x[:, :-1:2] * x[:, 1::2]).sum(-1)), norms[:, :-1:2] * norms[:, 1::2]
-    cosine = np.where(lengths != 0, products / lengths, 0).sum(-1) / (lengths != 0).sum(-1)
+    products = np.abs((x[:, :-1:2] * x[:, 1::2]).sum(-1))
+    lengths = norms[:, :-1:2] * norms[:, 1::2]
+    cosines = np.where(lengths != 0, products / lengths, 0)
+    cosine = cosines.sum(-1) / (lengths != 0).sum(-1)
     return Statistics(mean, std, np.sqrt(square), dead, cosine)
 
 # %% ../nbs/12_numpy.ipynb #e52c7a12
-def _layers(init:Callable, activation:Callable|None, widths:Sequence[int], rows:int, seeds:int, generator, dtype) -> Iterator[np.ndarray]:
-    "What `seeds` random nets make of `rows` standard normal inputs each, (seeds, rows, width), layer by layer."
+def _layers(init, activation, widths, rows, seeds, generator, dtype) -> Iterator:
+    "What random nets make of normal inputs, (seeds, rows, width), layer by layer."
     generator = generator or np.random.default_rng()
-    x = generator.standard_normal((seeds, rows, widths[0])).astype(dtype or np.float64)
+    x = generator.standard_normal((seeds, rows, widths[0])).astype(dtype)
     for n_in, n_out in zip(widths, widths[1:]):
         drawn = init(n_in, n_out, copies=seeds, generator=generator, dtype=dtype)
         w, b = drawn if isinstance(drawn, tuple) else (drawn, None)
-        if w.shape != (seeds, n_in, n_out): raise ValueError(f"init gave {w.shape} for {seeds} copies of ({n_in}, {n_out})")
-        if b is not None and b.shape != (seeds, 1, n_out): raise ValueError(f"init gave biases {b.shape}; they must be {(seeds, 1, n_out)}")
+        check(f"{seeds} {n_in} {n_out}", weights=w)
+        if b is not None: check(f"{seeds} 1 {n_out}", biases=b)
         x = x @ w if b is None else x @ w + b
         if activation: x = activation(x)
         yield x
 
 # %% ../nbs/12_numpy.ipynb #7eb35a38
 def propagate(
-    init:Callable, # called as init(n_in, n_out, copies=, generator=, dtype=); gives weights (copies, n_in, n_out), or those and biases (copies, 1, n_out)
-    activation:Callable[[np.ndarray], np.ndarray]|None=None, # what follows each layer, elementwise; nothing if left out
-    *,
-    widths:Sequence[int]=(100,) * 51, # the number of inputs, then the neurons of each layer
+    init:Callable, # init(n_in, n_out, copies=, generator=, dtype=) gives w, or (w, b)
+    activation:Callable[[np.ndarray], np.ndarray]|None=None, # after each layer
+    *, widths:Sequence[int]=(100,) * 51, # number of inputs, then each layer's neurons
     rows:int=50, # how many inputs each net gets, at least 2
     seeds:int=200, # how many nets
-    generator:np.random.Generator|None=None, # a new one, seeded by the system, if left out
-    dtype:np.dtype|None=None, # float64 if left out
+    generator:np.random.Generator|None=None, dtype:np.dtype|None=None, # float64 if None
 ) -> Statistics: # mean, std, rms, dead, cosine: each (layers, seeds), float64
-    """Statistics of every layer of many random nets, each with standard normal inputs of its own, all nets at once.
-
-    Raises ValueError for fewer than 2 widths, 2 rows or 1 seed, and for weights of another shape than asked for."""
-    if len(widths) < 2 or rows < 2 or seeds < 1:
-        raise ValueError(f"{len(widths)} widths, {rows} rows and {seeds} seeds; there must be at least 2, 2 and 1")
+    """Statistics of each layer of many random nets, each with normal inputs of its own.
+    Raises ValueError for fewer than 2 widths, 2 rows or 1 seed, or unless w is (copies,
+    n_in, n_out) and b (copies, 1, n_out)."""
+    check_integers(2, rows=rows, **{"len(widths)": len(widths)})
+    check_integers(1, seeds=seeds)
     layers = _layers(init, activation, widths, rows, seeds, generator, dtype)
     return Statistics(*map(np.stack, zip(*map(_measure, layers))))
 
 # %% ../nbs/12_numpy.ipynb #1a2b14ea
 class Array(np.ndarray):
-    """An ndarray that takes attributes such as `.g`. What arithmetic, its own methods, slices and copies give is an Array, too, without them;
-    single items, and functions such as `np.where`, `np.concatenate` and `np.dot`, may give plain ones, which `asarray` makes Arrays again."""
+    """An ndarray that takes attributes such as `.g`.
+
+    Arithmetic, its own methods, slices and copies give Arrays without them. Items and
+    functions such as `np.where`, `np.concatenate` and `np.dot` may give plain arrays or
+    numbers, which `asarray` makes Arrays again."""
 
 # %% ../nbs/12_numpy.ipynb #43aee371
-def asarray(
-    x, # an array, a list, a number, or a tensor on the CPU
-) -> Array: # of the same shape; it shares the memory of an array or tensor
-    "`x` as an Array, which takes `.g`; `x` itself, with its `.g`, if it is one. Nothing is copied that is an array or tensor already."
+def asarray(x) -> Array: # x itself, with its `.g`, if it is one
+    """`x`, an array, list, number or tensor on the CPU, as an Array of the same shape.
+    It shares the memory of an array or tensor."""
     return x if isinstance(x, Array) else np.asarray(x).view(Array)
 
-# %% ../nbs/12_numpy.ipynb #9cc6acef
-def _needs_floats(
-    **arrays:np.ndarray, # by the name that a message is to call them
-):
-    "Raises TypeError unless all `arrays` are arrays of floats, and of one dtype."
-    _same_kind(**arrays)
-    for name, x in arrays.items():
-        if x.dtype.kind != "f": raise TypeError(f"{name} is {x.dtype}; gradients need floats, as {name}.astype(float) gives")
-
-def _takes_g(
-    **arrays:np.ndarray, # by the name that a message is to call them
-):
-    "Raises AttributeError unless all `arrays` take an attribute `.g`, TypeError unless they are arrays of floats, and of one dtype."
-    _needs_floats(**arrays)
-    for name, x in arrays.items():
-        if not hasattr(x, "__dict__"):
-            raise AttributeError(f"{name} is a plain array, of shape {x.shape}, and takes no attribute .g; asarray of groundup.numpy makes an "
-                                 "Array of it, which does, and shares its memory")
-
 # %% ../nbs/12_numpy.ipynb #b654895b
-def mse_grad(
-    out:Array, # what a net gave, (n, n_out) or (n,); gets `.g`, of the same shape
-    targ:np.ndarray, # what it should have given: of the same shape, or (n,) for an out of (n, 1)
-):
-    """Sets `out.g`, the gradient of `mse(out, targ)`.
-
-    Raises ValueError for shapes that do not belong together, TypeError for whole numbers and mixed dtypes, AttributeError for a plain array."""
-    _needs_floats(out=out, targ=targ)
-    _takes_g(out=out)
-    out.g = (out - _like_out(out, targ)) * (2 / max(1, out.size)) # the size itself may be too large for a float16
-
-# %% ../nbs/12_numpy.ipynb #f1e3ec21
-def _gradient_of(
-    out:np.ndarray, # the output of `function`
-    function:str, # whose gradient is being computed
-) -> np.ndarray: # out.g
-    "The gradient of `out`. Raises AttributeError if it has none yet, ValueError for another shape than `out`'s, TypeError for another dtype."
-    _takes_g(out=out)
-    g = getattr(out, "g", None)
-    if g is None:
-        raise AttributeError(f"{function}_grad starts from out.g, and this out, of shape {out.shape}, has none yet: first call the "
-                             "gradient of what was computed from it, such as mse_grad(out, targ); gradients go from the loss backwards")
-    _same_kind(**{"out": out, "out.g": g})
-    if g.shape != out.shape: raise ValueError(f"out is {out.shape} and out.g is {g.shape}; they must be equal")
-    return g
+@shaped("*n, *n | *n 1, *n", floats=True, sets="out")
+def mse_grad(out:Array, targ:np.ndarray):
+    """Sets `out.g`, the gradient of `mse(out, targ)`, of one shape or (n, 1) and (n,).
+    Raises ValueError for other shapes, TypeError for integers or two dtypes,
+    AttributeError for a plain out."""
+    out.g = (out - targ.reshape(out.shape)) * (2 / max(1, out.size))
 
 # %% ../nbs/12_numpy.ipynb #4279cebe
-def relu_grad(
-    inp:Array, # what went into relu, any shape; gets `.g`, of the same shape
-    out:Array, # what came out, with its gradient in `out.g`
-):
-    """Sets `inp.g`, the gradient of `relu`: that of `out` where `inp` is above 0, and 0 elsewhere, at exactly 0 as well.
-
-    Raises AttributeError if `out` has no `.g` yet and for a plain array, ValueError for shapes that differ, TypeError for whole numbers.
-    The gradient is multiplied by a mask, so one that is infinite or nan gives nan where `inp` is not above 0."""
-    _needs_floats(inp=inp, out=out)
-    _takes_g(inp=inp)
-    if inp.shape != out.shape: raise ValueError(f"inp is {inp.shape} and out is {out.shape}; relu changes no shape")
-    inp.g = (inp > 0) * _gradient_of(out, "relu")
+@shaped("*n, *n", floats=True, needs="out", sets="inp")
+def relu_grad(inp:Array, out:Array):
+    """Sets `inp.g` for out = relu(inp), of any shape: 0 where inp is 0 or below, else
+    `out.g`. Raises AttributeError if out has no `.g` yet or inp is plain, ValueError
+    for shapes that differ, TypeError for integers or two dtypes."""
+    inp.g = np.where(inp <= 0, inp.dtype.type(0), out.g)
 
 # %% ../nbs/12_numpy.ipynb #7d8a2aca
-def lin_grad(
-    inp:Array, # what went into the layer, (n, n_in); gets `.g`, of the same shape
-    out:Array, # what came out, (n, n_out), with its gradient in `out.g`
-    w:Array, # its weights, (n_in, n_out); gets `.g`
-    b:Array, # its biases, (n_out,); gets `.g`
-):
-    """Sets `inp.g`, `w.g` and `b.g`, the gradients of `lin(inp, w, b)`.
-
-    Raises AttributeError if `out` has no `.g` yet and for a plain array, ValueError for shapes that do not fit, TypeError for whole numbers."""
-    _needs_floats(inp=inp, out=out, w=w, b=b)
-    _takes_g(inp=inp, w=w, b=b)
-    _fit_lin(inp, w, b)
-    if out.shape != (inp.shape[0], w.shape[1]):
-        raise ValueError(f"out is {out.shape}; lin of inp {inp.shape} and w {w.shape} gives {(inp.shape[0], w.shape[1])}")
-    g = _gradient_of(out, "lin")
-    inp.g = g @ w.T
-    w.g = inp.T @ g
-    b.g = g.sum(0)
+@shaped("n n_in, n n_out, n_in n_out, n_out", floats=True, needs="out", sets="inp w b")
+def lin_grad(inp:Array, out:Array, w:Array, b:Array):
+    """Sets `inp.g`, (n, n_in), `w.g`, (n_in, n_out), and `b.g`, (n_out,), from `out.g`
+    of out = lin(inp, w, b), (n, n_out). Raises AttributeError if out has no `.g` yet or
+    one is plain, ValueError for other shapes, TypeError for integers or two dtypes."""
+    inp.g = out.g @ w.T
+    w.g = inp.T @ out.g
+    b.g = out.g.sum(0)
 
 # %% ../nbs/12_numpy.ipynb #b39a805f
+@shaped("n n_in, ..., n_in nh, nh, nh n_out, n_out -> ", sets="x w1 b1 w2 b2")
 def forward_and_backward(
-    x:Array, # inputs, (n, n_in); this and all but targ are made with `asarray`
-    targ:np.ndarray, # targets, (n,) or (n, n_out)
-    w1:Array, # weights of the hidden layer, (n_in, nh)
-    b1:Array, # its biases, (nh,)
-    w2:Array, # weights of the output layer, (nh, n_out)
-    b2:Array, # its biases, (n_out,)
+    x:Array, targ:np.ndarray, w1:Array, b1:Array, w2:Array, b2:Array,
 ) -> Array: # the loss, rank 0
-    """The loss of the net lin, relu, lin, mse; sets `.g`, its gradient, on `x`, `w1`, `b1`, `w2` and `b2`.
+    """The loss of the net lin, relu, lin, mse; sets its gradients `.g` on all but targ.
 
-    Raises ValueError for shapes that do not fit, TypeError for whole numbers and mixed dtypes, AttributeError for a plain array that should get `.g`."""
-    _takes_g(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    `x` is (n, n_in), `targ` (n,) or (n, n_out), `w1` (n_in, nh), `b1` (nh,), `w2` (nh,
+    n_out), `b2` (n_out,). Raises ValueError for other shapes or an array in two places,
+    TypeError for integers or two dtypes, AttributeError for plain arrays but targ."""
     l1 = lin(x, w1, b1)
     l2 = relu(l1)
     out = lin(l2, w2, b2)
@@ -482,83 +291,46 @@ def forward_and_backward(
     lin_grad(x, l1, w1, b1)
     return loss
 
-# %% ../nbs/12_numpy.ipynb #8e6267d1
-def _number(
-    result:np.ndarray|float, # what a function gave
-) -> float:
-    "`result` as a number. Raises ValueError if it is more than one, TypeError if it is an array, or a number of NumPy's, of another dtype than float64."
-    if isinstance(result, (np.ndarray, np.generic)):
-        if result.size != 1:
-            raise ValueError(f"f gave {result.shape}; a gradient belongs to a function that gives one number, such as a loss")
-        if result.dtype != np.float64: raise TypeError(f"f gave {result.dtype}; it must compute in float64")
-        return result.item()
-    return float(result)
-
 # %% ../nbs/12_numpy.ipynb #5a73b5a3
 def numerical_grad(
-    f:Callable[[np.ndarray], np.ndarray|float], # gives one number for an array like `x`, in float64
+    f:Callable[[np.ndarray], np.ndarray|float], # gives one number, in float64
     x:np.ndarray, # where to take the gradient, any shape, float64; left as it is
-    step:float=6e-6, # how far to move each number either way, times the number's size where that is above 1
+    step:float=6e-6, # how far to move elements, times their size where that is above 1
 ) -> np.ndarray: # of the shape of x
-    """The gradient of `f` at `x` by central differences, with two calls of `f` for each number of `x`.
+    """The gradient of `f` at `x` by central differences: two calls of `f` per element.
+    Raises TypeError if `x` or `f(x)` is not float64, ValueError if `f(x)` is not one
+    number or `step` is not between 1e-15 and 1."""
+    gradient = np.empty(np.shape(x))
+    check("*n, *n", double=True, gradient=gradient, x=x)
+    check_between(1e-15, 1, step=step)
 
-    Raises TypeError if `x` or what `f` gives is not float64, ValueError if that is more than one number or `step` is not between 1e-15 and 1."""
-    _same_kind(x=x)
-    if x.dtype != np.float64: raise TypeError(f"x is {x.dtype}; differences lose a third of the digits, so it must be float64, as x.astype(float) gives")
-    if not 1e-15 < step < 1: raise ValueError(f"step is {step}; it must be between 1e-15 and 1")
-    gradient = np.empty_like(x)
-
-    def at(i, value): # f, with number i moved to value, in a copy: whatever f does to it
+    def at(i, value): # f, with element i moved to value, in a copy that f may change
         moved = x.copy()
         moved.flat[i] = value
-        return _number(f(moved))
+        return number("f(x)", f(moved))
 
     for i, value in enumerate(x.flat):
         up, down = value + step * max(1, abs(value)), value - step * max(1, abs(value))
         gradient.flat[i] = (at(i, up) - at(i, down)) / (up - down)
     return gradient
 
-# %% ../nbs/12_numpy.ipynb #6a530cc4
-def _add_gradient(
-    x:Array, # gets `.g`, or has it added to
-    gradient:np.ndarray, # of the same shape
-):
-    "Adds `gradient` to `x.g`. Raises ValueError for another shape than that of `x`, TypeError for whole numbers, AttributeError for a plain array."
-    if gradient.shape != x.shape: raise ValueError(f"a gradient of {gradient.shape} for an array of {x.shape}; they must be equal")
-    _takes_g(**{"what gets a gradient": x})
-    x.g = x.g + gradient if hasattr(x, "g") else gradient
-
 # %% ../nbs/12_numpy.ipynb #dee06036
 class LayerFunction(TensorLayerFunction):
-    """A step of a net. A subclass has `forward(*args)`, which gives a new array, and `bwd(out, *args)`, which calls `add_gradient` for
-    each of `args` and of its parameters. Every call is remembered, except under `torch.no_grad()`, until `backward` has gone back through it.
-    What gets a gradient has to be an Array; outputs are made into Arrays."""
-    add_gradient = staticmethod(_add_gradient)
-
-    def __call__(self, *args) -> Array:
-        out = asarray(self.forward(*args))
-        if torch.is_grad_enabled(): self._calls.append((out, args))
-        return out
-
-    def backward(self):
-        "Goes back through the latest call. Raises RuntimeError if there is none left, AttributeError if its output has no gradient."
-        if self._calls and self._calls[-1][0].ndim == 0 and not hasattr(self._calls[-1][0], "g"): # a loss
-            self._calls[-1][0].g = np.ones_like(self._calls[-1][0])
-        super().backward()
+    """Lesson 7's LayerFunction on arrays. Outputs are made into Arrays; what gets a
+    gradient has to be one."""
+    as_output, ones_like = staticmethod(asarray), staticmethod(np.ones_like)
 
 # %% ../nbs/12_numpy.ipynb #750de6ec
 class Relu(LayerFunction):
     "ReLU of an array of any shape. Its gradient is 0 where the input is 0 or below."
     def forward(self, inp:np.ndarray) -> np.ndarray: return relu(inp)
-    def bwd(self, out:Array, inp:Array): self.add_gradient(inp, (inp > 0) * out.g)
+    def bwd(self, out:Array, inp:Array):
+        self.add_gradient(inp, asarray(np.where(inp <= 0, inp.dtype.type(0), out.g)))
 
 class Lin(LayerFunction):
-    "A dense layer, (n, n_in) to (n, n_out). Raises ValueError when called with shapes that do not fit, TypeError for mixed dtypes."
-    def __init__(self,
-        w:Array, # weights, (n_in, n_out); gets `.g`
-        b:Array, # biases, (n_out,); gets `.g`
-    ): self.w, self.b = w, b
-
+    """A dense layer, (n, n_in) to (n, n_out): `w` is (n_in, n_out) and `b` (n_out,).
+    A call raises ValueError for other shapes, TypeError for non-arrays, two dtypes."""
+    def __init__(self, w:Array, b:Array): self.w, self.b = w, b
     def parameters(self) -> list[Array]: return [self.w, self.b]
     def forward(self, inp:np.ndarray) -> np.ndarray: return lin(inp, self.w, self.b)
     def bwd(self, out:Array, inp:Array):
@@ -568,8 +340,9 @@ class Lin(LayerFunction):
 
 # %% ../nbs/12_numpy.ipynb #a7f9bdb7
 class Mse(LayerFunction):
-    """The mean squared error of an output and its target, of the same shape, or (n,) for an output of (n, 1).
-
-    Raises ValueError for shapes that would broadcast or do not fit, TypeError for whole numbers and mixed dtypes."""
-    def forward(self, out:np.ndarray, targ:np.ndarray) -> np.floating: return mse(out, targ)
-    def bwd(self, loss:Array, out:Array, targ:np.ndarray): self.add_gradient(out, loss.g * ((out - _like_out(out, targ)) * (2 / max(1, out.size))))
+    """The mean squared error of out and targ, of one shape or (n, 1) and (n,).
+    A call raises ValueError for other shapes, TypeError for integers or two dtypes."""
+    def forward(self, out:np.ndarray, targ:np.ndarray): return mse(out, targ)
+    def bwd(self, loss:Array, out:Array, targ:np.ndarray):
+        residual = out - targ.reshape(out.shape)
+        self.add_gradient(out, loss.g * (residual * (2 / max(1, out.size))))

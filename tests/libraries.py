@@ -3,14 +3,21 @@ from importlib import import_module
 
 import numpy as np, pytest, torch
 import groundup.numpy as gnp
-from groundup import init
 
 LESSONS = [import_module(f"groundup.{name}") for name in ("matmul", "broadcasting", "einsum", "functional", "init", "backprop", "layers")]
 
 
-class Torch:
+class Library:
+    def measure(self, x):
+        "The statistics of `x`, (seeds, rows, width): those of one layer whose activation is x, whatever comes in."
+        seeds, rows, width = x.shape
+        stats = self.propagate(self.lecun_normal, lambda _: x, widths=(1, width), rows=rows, seeds=seeds)
+        return type(stats)(*(of_layer for of_layer, in stats))
+
+
+class Torch(Library):
     "Lessons 1 to 7. Tests write tensors and PyTorch's words, so there is nothing to translate."
-    name, measure = "torch", staticmethod(init._measure)
+    name = "torch"
     def __getattr__(self, name):
         for lesson in LESSONS:
             if name in lesson.__all__: return getattr(lesson, name)
@@ -24,11 +31,11 @@ class Torch:
     def normal(self, generator, shape, dtype=torch.float64): return torch.empty(shape, dtype=dtype).normal_(generator=generator)
 
 
-class Numpy:
+class Numpy(Library):
     "The same names on arrays: `give` hands them tensors as Arrays that share their memory, with `.g`; `take` gives tensors back."
-    name, measure = "numpy", staticmethod(gnp._measure)
-    WORDS = {".t()": ".T", ".to(x)": ".astype(x.dtype)", ".to(inp)": ".astype(inp.dtype)", ".to(out)": ".astype(out.dtype)", ".float()": ".astype(float)",
-             ".int()": ".astype(int)", "torch.tensor(": "np.array(", "torch.": "", "Tensor": "array", "a tensor": "an array", "tensor": "array"}
+    name = "numpy"
+    WORDS = {".t()": ".T", ".to(": ".astype(", ".float()": ".astype(float)", ".int()": ".astype(int)", "torch.tensor(": "np.array(",
+             "torch.": "", "a tensor": "an array", "one tensor": "one array"}
     def __getattr__(self, name): return getattr(gnp, name)
     def has(self, dtype): return dtype != torch.bfloat16
     def dtype(self, dtype): return dtype and torch.zeros((), dtype=dtype).numpy().dtype
