@@ -77,13 +77,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path/"file"
     write(path, b"old")
     path.chmod(0o640)
+    mode = path.stat().st_mode
     def interrupted(*paths): raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", interrupted)
         write(path, b"new")
     assert path.read_bytes() == b"old"
     write(path, b"new")
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"] and path.stat().st_mode & 0o777 == 0o640
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"] and path.stat().st_mode == mode
 
 
 def test_the_digest_sees_code_and_outputs():
@@ -127,9 +128,10 @@ def test_the_index_depends_on_what_its_imports_import():
 
 @pytest.fixture
 def course(tmp_path):
-    "A small course: a lesson, whose module the index imports, and all that is made of them."
+    "A small course: a lesson, whose module the index imports, an appendix, and all that is made of them."
     folder = project(tmp_path/"project")
     notebook(folder/"nbs"/"01_one.ipynb", "# One\n\n> What it says.", "#| default_exp one", "#| export\ndef f(): return 1", "f()")
+    notebook(folder/"nbs"/"93_low.ipynb", "# Low\n\n> What it holds.", "2")
     marks = ["<!-- Made by tools/readme.py from the lessons and settings.ini: %s. -->" % name for name in ["lessons", "questions"]]
     notebook(folder/"index.ipynb", "# Index", "from tiny.one import f\nf()", *marks)
     borrow_environment(folder)
@@ -157,6 +159,8 @@ def edit(folder, number):
 @needs_make
 @pytest.mark.slow
 def test_refresh_follows_the_package(course):
+    readme = (course/"README.md").read_text()
+    assert "| [One](nbs/01_one.ipynb) | What it says. |" in readme and "share: [Low](nbs/93_low.ipynb)." in readme
     assert is_fresh(course)
     edit(course, 2)
     done = make(course, "refresh")
