@@ -220,13 +220,13 @@ def _changes(rule:_Rule, name:str, shape:Sequence) -> Iterator[tuple[str, tuple]
     yield "{0}[:, None]" if len(shape) == 1 else "{0}[..., None]", (*shape, 1)
     if len(shape) == 4: yield words.channels_first, (shape[0], shape[3], shape[1], shape[2])
 
-# %% ../nbs/93_shapes.ipynb #b6c89565
+# %% ../nbs/93_shapes.ipynb #89942a60
 def _gradient(name:str, x):
     "The gradient of `x`. Raises AttributeError if it has none."
     g = getattr(x, "g", None)
     if g is not None or not hasattr(x, "shape"): return g # what is not a tensor is refused for that
-    raise AttributeError(f"{name}, of shape {_shown(x.shape)}, has no gradient .g yet: first compute that of "
-                         "what was computed from it; gradients go from the loss backwards")
+    raise AttributeError(f"{name}, of shape {_shown(x.shape)}, has no gradient .g yet: work backwards from the "
+                         f"loss, so that whatever uses {name} comes first")
 
 def _receivers(operands:dict):
     "Raises AttributeError for a plain array, ValueError for one object under two names."
@@ -248,7 +248,7 @@ def autocast(operands:Sequence, error:MixedDtypes) -> list:
     dtype = reduce(torch.promote_types, [x.dtype for x in given])
     return [x if x is None else x.to(dtype) for x in operands]
 
-# %% ../nbs/93_shapes.ipynb #39b530b1
+# %% ../nbs/93_shapes.ipynb #ad585bfd
 def shaped(
     spec:str, # the axes of each operand: "n n_in, n_in n_out, n_out -> n n_out"
     *,
@@ -262,8 +262,8 @@ def shaped(
     The decorated function raises ValueError for shapes that do not fit, TypeError for other classes, dtypes or
     devices, AttributeError for a missing gradient. Under autocast, floats of several dtypes become the widest."""
     def decorate(function:Callable) -> Callable:
-        call, forms, receivers = signature(function), _forms(spec), sets.split()
-        operands = [*call.parameters.values()][:len(forms[0])]
+        forms, receivers = _forms(spec), sets.split()
+        operands = [*signature(function).parameters.values()][:len(forms[0])]
         names, required = [p.name for p in operands], sum(p.default is p.empty for p in operands)
         if unknown := {*classes.split(), *needs.split(), *receivers} - {*names}:
             raise ValueError(f"{function.__name__} has no operand {_listed(sorted(unknown))}; it has {_listed(names)}")
@@ -277,9 +277,9 @@ def shaped(
 
         @wraps(function)
         def checked(*args, **kwargs):
-            if kwargs and not kwargs.keys().isdisjoint(names):
-                bound = call.bind(*args, **kwargs)
-                args, kwargs = bound.args, bound.kwargs
+            for name in names[len(args):] if kwargs else (): # those given by name
+                if name not in kwargs: break
+                args = (*args, kwargs.pop(name))
             if len(args) < required: return function(*args, **kwargs) # Python says what is missing
             given = args[:count]
             if needs: given = (*given, _gradient(needs, args[names.index(needs)]))
@@ -288,7 +288,7 @@ def shaped(
                 else: fits(*map(kind, given))
             except AttributeError: rule.check(given) # an operand is left out, or of another library
             except MixedDtypes as error:
-                if sets: raise
+                if sets: raise TypeError(*error.args) from None # a cast would lose the gradient
                 args = (*autocast(given, error), *args[count:])
             if sets: _receivers({name: args[names.index(name)] for name in receivers})
             return function(*args, **kwargs)

@@ -55,7 +55,7 @@ def test_equals_autograd_in_float64(lib, net):
 @each_library
 @given(net=nets(dtype=torch.float32))
 def test_equals_autograd_in_float32(lib, net):
-    assume((lin(net["x"].double(), net["w1"].double(), net["b1"].double()).abs() > 1e-5).all()) # rounding may not cross the bend
+    assume((lin(net["x"].double(), net["w1"].double(), net["b1"].double()).abs() > 1e-5).all()) # rounding must not cross the kink
     gradients = by_hand(lib, net)[1]
     largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
     for name, expected in by_autograd(net).items(): assert_close(gradients[name], expected, atol=1e-5 * largest, rtol=0)
@@ -171,7 +171,7 @@ def with_g(t, g=None):
 
 @each_library
 @pytest.mark.parametrize("name, arguments, error, words", [
-    ("lin_grad", (x, out.clone(), w, b), AttributeError, ["out, of shape (3, 2), has no gradient .g yet", "from the loss backwards"]),
+    ("lin_grad", (x, out.clone(), w, b), AttributeError, ["out, of shape (3, 2), has no gradient .g yet", "work backwards from the loss"]),
     ("relu_grad", (x, x.clone()), AttributeError, ["out, of shape (3, 4), has no gradient"]),
     ("lin_grad", (x, with_g(out, torch.ones(2)), w, b), ValueError, ["out is (3, 2)", "out.g is (2,)"]),
     ("lin_grad", (x, with_g(out), w.t(), b), ValueError, ["(3, 4)", "(2, 4)", "w.t() is (4, 2), which fits"]),
@@ -200,7 +200,7 @@ def test_bad_input(lib, name, arguments, error, words):
 @settings(max_examples=30)
 def test_numerical_grad_of_a_net(lib, net):
     l1 = lin(net["x"], net["w1"], net["b1"])
-    assume((l1.abs() > 1e-2).all()) # differences would straddle a bend
+    assume((l1.abs() > 1e-2).all()) # differences would step across a kink
     largest = max(1, *(gradient.abs().max().item() for gradient in by_autograd(net).values()))
     for name, expected in by_autograd(net).items():
         numerical = lib.numerical_grad(lambda t: lib.give(loss_of(net | {name: lib.take(t)})), lib.give(net[name]))

@@ -3,7 +3,7 @@ import pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 from torch.testing import assert_close
 
-from groundup.einsum import _label, _order, einsum
+from groundup.einsum import _indices, _order, _sizes, einsum, plan
 from libraries import each_library
 from shapes import tensors
 
@@ -110,11 +110,13 @@ a, b = torch.ones(2, 3), torch.ones(4, 5)
     ("...i,...i", (torch.ones(2, 3), torch.ones(4, 3)), ValueError, ["axis -1 of '...'", "(2, 3)", "(4, 3)"]),
     ("ii", (a,), ValueError, ["'i'", "2 and 3", "(2, 3)"]),
     ("ii", (torch.ones(1, 3),), ValueError, ["(1, 3)"]),
-    ("i", (a,), ValueError, ["names 1 axes", "(2, 3)"]),
-    ("ijk", (a,), ValueError, ["names 3 axes", "(2, 3)"]),
-    ("ij,jk", (a,), ValueError, ["names 2 operands, and 1 came", "(2, 3)"]),
+    ("i", (a,), ValueError, ["'i' is for an operand of rank 1", "(2, 3)"]),
+    ("ijk", (a,), ValueError, ["'ijk' is for an operand of rank 3", "(2, 3)"]),
+    ("ij...k", (a,), ValueError, ["'ij...k' is for an operand of rank 3 or more", "(2, 3)"]),
+    ("ij,jk", (a,), ValueError, ["takes 2 operands, but got 1", "(2, 3)"]),
     ("ij->iz", (a,), ValueError, ["'z'", "no operand"]),
-    ("ij->ii", (a,), ValueError, ["'i' stands twice"]),
+    ("ij->ii", (a,), ValueError, ["'i' appears twice"]),
+    ("ij->......", (a,), ValueError, ["'...' at position 7"]),
     ("ij,jk", (a, torch.ones(3, 4).double()), TypeError, ["operands[0] is torch.float32 but operands[1] is torch.float64"]),
     ("i,j->ij", (a[0], a[0].double()), TypeError, ["torch.float64"]),
     ("ij,jk", (a, torch.ones(3, 4, device="meta")), TypeError, ["operands[0] is on cpu but operands[1] is on meta"]),
@@ -158,35 +160,44 @@ def test_second_derivatives_and_vmap():
 
 
 def path_cost(order, operands, output, sizes):
-    "What it costs to join `operands` in `order`, counted independently of the code under test."
-    labels, total = {1 << n: set(o) for n, o in enumerate(operands)}, 0
+    "What it costs to multiply `operands` in `order`, counted independently of the code under test."
+    indices, total = {(n,): set(o) for n, o in enumerate(operands)}, 0
     for one, other in order:
-        joined = labels.pop(one) | labels.pop(other)
-        total += torch.tensor([sizes[l] for l in joined], dtype=torch.float64).prod().item()
-        labels[one | other] = joined & set(output).union(*labels.values())
+        joined = indices.pop(one) | indices.pop(other)
+        total += torch.tensor([sizes[i] for i in joined], dtype=torch.float64).prod().item()
+        indices[tuple(sorted(one + other))] = joined & set(output).union(*indices.values())
     return total
 
 
-def every_order(sets):
-    "All orders in which to join `sets`, pair by pair."
-    if len(sets) == 1: yield []
-    for i, one in enumerate(sets):
-        for other in sets[i + 1:]:
-            rest = [s for s in sets if s not in (one, other)] + [one | other]
+def every_order(groups):
+    "All orders in which to multiply `groups`, pair by pair."
+    if len(groups) == 1: yield []
+    for i, one in enumerate(groups):
+        for other in groups[i + 1:]:
+            rest = [g for g in groups if g not in (one, other)] + [tuple(sorted(one + other))]
             for order in every_order(rest): yield [(one, other), *order]
 
 
 @given(problems(max_operands=5, sizes=st.integers(2, 9)))
 @settings(max_examples=50)
 def test_no_order_is_cheaper(problem):
-    equation, shapes = problem
-    try: operands, output, sizes = _label(equation, [torch.Size(shape) for shape in shapes])
+    equation, shapes = problem[0], [torch.Size(shape) for shape in problem[1]]
+    try: plan(torch, equation, *shapes)
     except ValueError: assume(False)
-    everything = {l for labels in operands for l in labels}
-    alone = {l for l in everything - set(output) if sum(l in labels for labels in operands) == 1}
-    operands = [[l for l in dict.fromkeys(labels) if l not in alone] for labels in operands]
+    operands, output = _indices(equation, shapes)
+    sizes = _sizes(operands, shapes)
+    everything = {i for indices in operands for i in indices}
+    alone = {i for i in everything - set(output) if sum(i in indices for indices in operands) == 1}
+    operands = [[i for i in dict.fromkeys(indices) if i not in alone] for indices in operands]
     ours = path_cost(_order(operands, output, sizes), operands, output, sizes)
-    assert ours == min(path_cost(order, operands, output, sizes) for order in every_order([1 << n for n in range(len(operands))]))
+    assert ours == min(path_cost(order, operands, output, sizes) for order in every_order([(n,) for n in range(len(operands))]))
+
+
+@given(st.lists(st.lists(st.sampled_from(LETTERS), max_size=3, unique=True), min_size=9, max_size=12))
+@settings(max_examples=50)
+def test_beyond_eight_operands_the_order_multiplies_all(operands):
+    order = _order(operands, [], {letter: 2 + n for n, letter in enumerate(LETTERS)})
+    assert len(order) == len(operands) - 1 and sorted(sum(order[-1], ())) == [*range(len(operands))]
 
 
 @each_library
@@ -195,8 +206,13 @@ def test_many_operands(lib):
     assert lib.einsum(",".join("i" * 30) + "->", *operands) == 2.0**31
 
 
+@pytest.mark.parametrize("equation, shapes, operation", [("ik,kj->ij", [(2, 3), (3, 4)], "mm"), ("ik,k", [(2, 3), (3,)], "matmul"), ("i,i", [(3,), (3,)], "matmul"),
+                                                          ("bik,bkj->bij", [(2, 3, 4), (2, 4, 5)], "bmm"), ("ij,ij->ij", [(2, 3), (2, 3)], "mul")])
+def test_a_plan_adds_nothing_to_an_operation_that_fits(equation, shapes, operation):
+    assert plan(torch, equation, *map(torch.Size, shapes)) is getattr(torch, operation)
+
+
 def test_the_plan_is_made_once():
-    from groundup.einsum import plan
     plan.cache_clear()
     for _ in range(3): einsum("ik,kj->ij", a, a.t())
     assert plan.cache_info().misses == 1 and plan.cache_info().hits == 2

@@ -1,4 +1,4 @@
-"The forward pass against torch.nn.functional, over generated sizes and dtypes, and its errors."
+"The forward pass compared with torch.nn.functional, over generated sizes and dtypes, and its errors."
 import math
 
 import pytest, torch
@@ -11,8 +11,8 @@ from libraries import NUMPY, TORCH, each_library
 from shapes import FLOATS, SIZES, awkward, shapes, tensors, tolerance
 
 HALVES = [torch.bfloat16, torch.float16]
-quiet = pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered", # the mean of nothing, and
-                                   "ignore:overflow encountered") # float16, in NumPy
+quiet = pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered", # NumPy warns of the mean of no
+                                   "ignore:overflow encountered") # elements, and of large float16 sums
 
 
 @each_library
@@ -23,17 +23,26 @@ def test_lin_equals_torch(lib, data, n, n_in, n_out, dtype):
 
 
 @each_library
+@given(data=st.data(), n=SIZES, n_in=SIZES, hidden=SIZES, n_out=SIZES)
+def test_two_linear_layers_are_one(lib, data, n, n_in, hidden, n_out):
+    x, w1, b1, w2, b2 = (data.draw(tensors(shape)) for shape in [(n, n_in), (n_in, hidden), (hidden,), (hidden, n_out), (n_out,)])
+    two = lib.lin(lib.lin(*map(lib.give, (x, w1, b1))), *map(lib.give, (w2, b2)))
+    one = lib.lin(*map(lib.give, (x, w1 @ w2, b1 @ w2 + b2)))
+    assert_close(lib.take(two), lib.take(one), atol=1e-12, rtol=0)
+
+
+@each_library
 @given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, *HALVES, torch.int64]))
 def test_relu_equals_torch(lib, data, shape, dtype):
     assume(lib.has(dtype))
     x = data.draw(tensors(shape, dtype))
     before = x.clone()
     assert_close(lib.take(lib.relu(lib.give(x))), F.relu(x), atol=0, rtol=0)
-    assert torch.equal(x, before) # and leaves its input alone
+    assert torch.equal(x, before) # its input is unchanged
 
 
 @each_library
-def test_relu_of_what_is_no_ordinary_number(lib):
+def test_relu_of_infinities_and_nan(lib):
     odd = lib.take(lib.relu(lib.give(torch.tensor([math.inf, -math.inf, math.nan]))))
     assert odd[0] == math.inf and odd[1] == 0 and odd[2].isnan()
 
@@ -52,7 +61,7 @@ def test_mse_equals_torch(lib, data, n, n_out, dtype):
 @quiet
 @each_library
 @given(out_shape=shapes(), targ_shape=shapes())
-def test_mse_takes_no_shapes_that_only_broadcast(lib, out_shape, targ_shape):
+def test_mse_rejects_shapes_that_merely_broadcast(lib, out_shape, targ_shape):
     out, targ = torch.zeros(out_shape), torch.zeros(targ_shape)
     if out_shape == targ_shape or out_shape == (*targ_shape, 1):
         assert lib.mse(lib.give(out), lib.give(targ)).shape == ()
@@ -66,13 +75,13 @@ def test_mse_takes_no_shapes_that_only_broadcast(lib, out_shape, targ_shape):
 
 
 @each_library
-def test_the_loss_of_the_trap_is_the_right_one(lib):
+def test_mse_of_a_column_and_a_vector(lib):
     targ = torch.randn(200, generator=torch.Generator().manual_seed(0))
     out = targ[:, None] + 0.1
     loss = lib.take(lib.mse(lib.give(out), lib.give(targ)))
     assert_close(loss, torch.tensor(0.01))
     assert (out - targ).pow(2).mean() > 20 * loss
-    assert lib.take(lib.mse(lib.give(torch.tensor([1.0, math.nan])), lib.give(torch.zeros(2)))).isnan() # not a number stays not a number
+    assert lib.take(lib.mse(lib.give(torch.tensor([1.0, math.nan])), lib.give(torch.zeros(2)))).isnan() # nan stays nan
 
 
 x, w, b = torch.ones(200, 100), torch.ones(100, 50), torch.ones(50)
@@ -97,7 +106,7 @@ def test_lin_bad_input(lib, arguments, error, words):
     arguments, words = list(map(lib.give, arguments)), lib.says(words)
     with pytest.raises(error) as raised: lib.lin(*arguments)
     for word in words: assert word in str(raised.value)
-    for cure in ["x[None]", "which fits"]: assert (cure in str(raised.value)) == any(cure in word for word in words)
+    for fix in ["x[None]", "which fits"]: assert (fix in str(raised.value)) == any(fix in word for word in words)
 
 
 @each_library
@@ -130,11 +139,11 @@ def test_gradients_and_vmap():
 
 
 @given(x=awkward(6), g=awkward(6))
-def test_relu_is_that_of_torch_whatever_comes_in_and_back(x, g):
+def test_relu_and_its_gradient_equal_torchs_for_any_elements(x, g):
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     assert_close(relu(ours), F.relu(theirs), atol=0, rtol=0, equal_nan=True)
-    for one, other in zip(torch.autograd.grad(relu(ours), ours, g), torch.autograd.grad(F.relu(theirs), theirs, g)):
-        assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+    (our_grad,), (their_grad,) = torch.autograd.grad(relu(ours), ours, g), torch.autograd.grad(F.relu(theirs), theirs, g)
+    assert_close(our_grad, their_grad, atol=0, rtol=0, equal_nan=True)
 
 
 def test_mixed_floats_under_autocast():

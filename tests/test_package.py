@@ -1,5 +1,5 @@
 "The package as somebody else gets it: built, installed in a new environment, and imported there."
-import importlib, inspect, pkgutil, re, shutil, subprocess, sys, sysconfig
+import ast, importlib, inspect, pkgutil, re, shutil, subprocess, sys, sysconfig
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
@@ -78,3 +78,18 @@ def test_public_names_are_documented(module):
     loaded = importlib.import_module(f"groundup.{module}")
     for name in loaded.__all__:
         if callable(getattr(loaded, name)): assert inspect.getdoc(getattr(loaded, name)), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("module", modules)
+def test_imports_run_one_way(module):
+    "A module may import from lessons before its own and from the appendix, and public names only."
+    def lesson(name): return int(re.search(r"nbs/(\d+)_", (top/"groundup"/f"{name}.py").read_text(encoding="utf-8"))[1])
+    for node in ast.walk(ast.parse((top/"groundup"/f"{module}.py").read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.level == 0: continue
+        assert lesson(node.module) < lesson(module) or lesson(node.module) >= 90, f"{module} imports {node.module}, which comes later"
+        private = [alias.name for alias in node.names if alias.name.startswith("_")]
+        assert not private, f"{module} imports {private} of {node.module}"
+
+
+def test_shapes_imports_nothing_of_the_package():
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse((top/"groundup"/"shapes.py").read_text(encoding="utf-8"))))
