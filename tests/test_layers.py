@@ -50,10 +50,10 @@ def test_relu(lib, data, shape, dtype):
 @given(data=st.data(), n=st.integers(1, 4), n_out=st.integers(1, 4), scale=st.none() | st.floats(-2, 2))
 def test_mse(lib, data, n, n_out, scale):
     out, targ = (data.draw(tensors((n, n_out))).clone() for _ in range(2))
-    miss, given, given_targ = lib.Mse(), lib.give(out), lib.give(targ)
-    loss = miss(given, given_targ)
+    loss_fn, given, given_targ = lib.Mse(), lib.give(out), lib.give(targ)
+    loss = loss_fn(given, given_targ)
     if scale is not None: loss.g = lib.give(torch.tensor(scale, dtype=torch.float64))
-    miss.backward()
+    loss_fn.backward()
     leaf = out.detach().clone().requires_grad_()
     assert_close(lib.take(given.g), (1 if scale is None else scale) * torch.autograd.grad(F.mse_loss(leaf, targ), leaf)[0], atol=1e-12, rtol=0)
     assert not hasattr(given_targ, "g")
@@ -79,20 +79,20 @@ def test_stacks_with_sharing_equal_autograd(lib, stack):
     given_x, given_weights, given_biases = lib.give(x), [lib.give(w) for w in weights], [lib.give(b) for b in biases]
     objects = {(w, b): lib.Lin(given_weights[w], given_biases[b]) for w, b, _ in plan}
     layers = []
-    for w, b, bend in plan:
+    for w, b, has_relu in plan:
         layers.append(objects[w, b] if one_object else lib.Lin(given_weights[w], given_biases[b]))
-        if bend: layers.append(lib.Relu())
-    model, miss = lib.Model(layers), lib.Mse()
-    for _ in range(2): # twice: gradients add up
-        miss(model(given_x), lib.give(targ))
-        miss.backward()
+        if has_relu: layers.append(lib.Relu())
+    model, loss_fn = lib.Model(layers), lib.Mse()
+    for _ in range(2): # twice: gradients accumulate
+        loss_fn(model(given_x), lib.give(targ))
+        loss_fn.backward()
         model.backward()
 
     leaves = [t.clone().requires_grad_() for t in (x, *weights, *biases)]
     h = leaves[0]
-    for w, b, bend in plan:
+    for w, b, has_relu in plan:
         h = h @ leaves[1 + w] + leaves[1 + n_weights + b]
-        if bend: h = F.relu(h)
+        if has_relu: h = F.relu(h)
     expected = torch.autograd.grad(F.mse_loss(h, targ), leaves, allow_unused=True)
     for t, gradient in zip((given_x, *given_weights, *given_biases), expected):
         if gradient is None: assert not hasattr(t, "g")
@@ -104,12 +104,12 @@ def test_stacks_with_sharing_equal_autograd(lib, stack):
 
 
 @each_library
-def test_a_tensor_on_two_ways(lib):
+def test_a_tensor_on_two_paths(lib):
     x, w, b = (torch.randn(shape, dtype=torch.float64) for shape in [(4, 3), (3, 3), (3,)])
     targ, given = torch.zeros(4, 3, dtype=torch.float64), [lib.give(t) for t in (x, w, b)]
-    both, branch, miss = add(lib), lib.Model([lib.Relu(), lib.Lin(*given[1:])]), lib.Mse()
-    miss(both(given[0], branch(given[0])), lib.give(targ))
-    for step in (miss, both, branch): step.backward()
+    both, branch, loss_fn = add(lib), lib.Model([lib.Relu(), lib.Lin(*given[1:])]), lib.Mse()
+    loss_fn(both(given[0], branch(given[0])), lib.give(targ))
+    for step in (loss_fn, both, branch): step.backward()
     leaves = [t.clone().requires_grad_() for t in (x, w, b)]
     expected = torch.autograd.grad(F.mse_loss(leaves[0] + F.relu(leaves[0]) @ leaves[1] + leaves[2], targ), leaves)
     for t, gradient in zip(given, expected): assert_close(lib.take(t.g), gradient, atol=1e-12, rtol=0)
@@ -129,33 +129,36 @@ def test_equal_to_lesson_6_to_the_last_bit(lib):
     x, targ, *params = map(lib.give, course_net())
     x6, _, *params6 = map(lib.give, course_net())
     expected = lib.forward_and_backward(x6, targ, *params6)
-    model, miss = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])]), lib.Mse()
-    assert torch.equal(lib.take(miss(model(x), targ)), lib.take(expected))
-    miss.backward()
+    model, loss_fn = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])]), lib.Mse()
+    assert torch.equal(lib.take(loss_fn(model(x), targ)), lib.take(expected))
+    loss_fn.backward()
     model.backward()
     for t, other in zip((x, *params), (x6, *params6)): assert torch.equal(lib.take(t.g), lib.take(other.g))
 
 
 @each_library
-def test_nothing_is_remembered_under_no_grad_and_zero_grad_forgets(lib):
+def test_nothing_is_recorded_under_no_grad_and_zero_grad_drops_the_records(lib):
     x, targ, *params = map(lib.give, course_net())
     model = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])])
     with torch.no_grad(): assert model(x).shape == (200, 1)
-    with pytest.raises(RuntimeError, match="Lin has no call to go back through"): model.backward()
+    with pytest.raises(RuntimeError, match="Lin has no call to backpropagate through"): model.backward()
     model(x)
     model.zero_grad()
     assert not any(layer.calls for layer in model.layers)
 
 
 @each_library
-def test_an_error_loses_nothing(lib):
+def test_an_error_loses_no_record(lib):
     layer, x = lib.Relu(), lib.give(torch.ones(3))
     out = layer(x)
     with pytest.raises(AttributeError, match=r"the output of Relu, of shape \(3,\), has no gradient .g yet"): layer.backward()
     out.g = lib.give(torch.ones(3))
     layer.backward()
     assert x.g.tolist() == [1.0] * 3
-    with pytest.raises(RuntimeError, match="Relu has no call to go back through"): layer.backward()
+    with pytest.raises(RuntimeError, match="Relu has no call to backpropagate through"): layer.backward()
+    layer(x).g = lib.give(torch.ones(1))
+    with pytest.raises(ValueError, match=r"n is \(3,\) in the output of Relu but \(1,\) in the output of Relu.g"): layer.backward()
+    assert len(layer.calls) == 1 and x.g.tolist() == [1.0] * 3
 
 
 def wrong(lib, name):
@@ -182,7 +185,7 @@ def call_and_back(layer, x):
     (lambda lib: call_and_back(wrong(lib, "NoBwd"), lib.give(torch.ones(2))), NotImplementedError, ["NoBwd needs a bwd(self, out, *args)"]),
     (lambda lib: call_and_back(wrong(lib, "WrongShape"), lib.give(torch.ones(2))), ValueError, ["tensor is (2,) and gradient is ()"]),
     (lambda lib: call_and_back(wrong(lib, "Whole"), lib.give(torch.arange(2))), TypeError, ["torch.int64, but floats are needed"]),
-    (lambda lib: lib.Relu().backward(), RuntimeError, ["Relu has no call to go back through", "call it first"]),
+    (lambda lib: lib.Relu().backward(), RuntimeError, ["Relu has no call to backpropagate through", "call it first"]),
     (lambda lib: lib.Lin(*map(lib.give, (torch.ones(3, 2), torch.ones(2))))(lib.give(torch.ones(4, 5))), ValueError, ["(4, 5)", "(3, 2)"]),
     (lambda lib: lib.Mse()(*map(lib.give, (torch.ones(3), torch.ones(3, 1)))), ValueError, ["would broadcast to (3, 3)"]),
     (lambda lib: lib.Model([lib.Relu(), F.relu]), TypeError, ["layers[1] is <function relu", "LayerFunctions"]),
@@ -212,6 +215,27 @@ def test_a_forward_that_returns_its_input(lib):
 
 
 @each_library
+@pytest.mark.parametrize("seed", range(3))
+def test_model_zero_grad_reaches_neither_the_input_nor_the_loss(lib, seed):
+    x, targ, *params = map(lib.give, course_net(seed))
+    model, loss_fn = lib.Model([lib.Lin(*params[:2]), lib.Relu(), lib.Lin(*params[2:])]), lib.Mse()
+    norms = []
+    for _ in range(20):
+        loss_fn(model(x), targ)
+        loss_fn.backward()
+        model.backward()
+        for t in params: t -= 0.02 * t.g
+        model.zero_grad()
+        norms.append(lib.take(x.g).norm().item())
+    assert norms[-1] > 3 * norms[0] and not any(hasattr(t, "g") for t in params)
+    loss_fn(model(x), targ)
+    model.zero_grad()
+    assert [len(layer.calls) for layer in (*model.layers, loss_fn)] == [0, 0, 0, 1]
+    loss_fn.zero_grad()
+    assert not loss_fn.calls
+
+
+@each_library
 def test_two_inputs_do_not_share_a_gradient(lib):
     a, b, both = lib.give(torch.ones(2)), lib.give(torch.ones(2)), add(lib)
     both(a, b).g = lib.give(torch.ones(2))
@@ -222,7 +246,7 @@ def test_two_inputs_do_not_share_a_gradient(lib):
 
 @each_library
 @given(x=awkward(6), g=awkward(6))
-def test_relu_is_that_of_torch_whatever_comes_back(lib, x, g):
+def test_relu_equals_torch_for_any_input_and_gradient(lib, x, g):
     layer, inp = lib.Relu(), lib.give(x)
     layer(inp).g = lib.give(g)
     layer.backward()
