@@ -6,41 +6,36 @@
 __all__ = ['unfold', 'MyConv2d', 'conv2d', 'Conv2d']
 
 # %% ../nbs/11_conv.ipynb #81b74eaf
-from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from .autograd import _Applied
-from .functional import _same_kind
+from torch.amp import is_autocast_available
+from torch.func import debug_unwrap
+from .autograd import Applied
 from .init import kaiming_normal
 from .module import Module
-
-# %% ../nbs/11_conv.ipynb #08ec50af
-def _pair(
-    name:str, # what a message is to call it
-    value:int|Sequence[int], # for both axes, or one for each
-    least:int, # the smallest that makes sense
-) -> tuple[int, int]: # for rows and columns
-    "`value` for each of the two axes. Raises ValueError if it is not one whole number or two, from `least`."
-    pair = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(one, Integral) and one >= least for one in pair):
-        raise ValueError(f"{name} is {value!r}; it must be a whole number from {least}, or two of them, for rows and columns")
-    return pair
+from .shapes import check_integers, compiling, pair, shaped
 
 # %% ../nbs/11_conv.ipynb #4e2363b4
-def _sizes_out(inp:Sequence[int], kernel:tuple, stride:tuple, padding:tuple, dilation:tuple) -> tuple[int, int]: # rows, columns
+def _sizes_out(
+    size:Sequence[int], kernel:tuple, stride:tuple, dilation:tuple, # rows, columns
+    around:tuple=((0, 0), (0, 0)), # zeros before and after the rows, and the columns
+) -> tuple[int, int]: # rows and columns of the result
     "The size of the result. Raises ValueError if the kernel fits nowhere."
-    out = tuple((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(inp, kernel, stride, padding, dilation))
-    if min(out) < 1:
-        room, reach = [size + 2 * p for size, p in zip(inp, padding)], [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-        raise ValueError(f"images of {inp[0]} by {inp[1]} with padding {padding} are {room[0]} by {room[1]}; a kernel of {kernel[0]} by {kernel[1]} "
-                         f"with dilation {dilation} reaches over {reach[0]} by {reach[1]}, and fits nowhere")
-    return out
+    room = [n + sum(zeros) for n, zeros in zip(size, around)]
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
+    out = tuple((n - r) // s + 1 for n, r, s in zip(room, reach, stride))
+    if min(out) > 0: return out
+    words = [f"{rows} by {columns}" for rows, columns in (size, room, kernel, reach)]
+    raise ValueError(f"images of {words[0]} are {words[1]} with their padding; "
+                     f"a kernel of {words[2]} with dilation {dilation} reaches over "
+                     f"{words[3]}, and fits nowhere")
 
 # %% ../nbs/11_conv.ipynb #22b4fa2b
+@shaped("n c h w")
 def unfold(
     x:Tensor, # images, (n, c, h, w)
     kernel_size:int|Sequence[int], # kh, kw, or one number for both
@@ -48,202 +43,293 @@ def unfold(
     stride:int|Sequence[int]=1, # how far from patch to patch
     dilation:int|Sequence[int]=1, # how far from pixel to pixel within a patch
 ) -> Tensor: # (n, c, kh, kw, h_out, w_out), a view of x
-    """All patches of `x`, without a copy: `[..., y, x]` is the patch at that place. Flattened to (n, c * kh * kw, h_out * w_out), which
-    copies, it is what `F.unfold` gives. For padding, give it `F.pad(x, ...)`.
+    """All patches of `x`, without a copy: `[..., y, x]` is the patch at that place.
 
-    Raises ValueError for what is no batch of images, and for a patch that fits nowhere."""
-    _same_kind(x=x)
-    if x.ndim != 4: raise ValueError(f"x is {tuple(x.shape)}; images are (n, c, h, w){'; x[None] adds n' if x.ndim == 3 else ''}")
-    kernel, step, apart = (_pair(name, value, 1) for name, value in [("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)])
+    Flattened to (n, c * kh * kw, h_out * w_out), which copies, it is what `F.unfold`
+    returns. For padding, give it `F.pad(x, ...)`. Raises ValueError for another shape,
+    and for a patch that fits nowhere."""
+    kernel = pair(1, kernel_size=kernel_size)
+    step, apart = pair(1, stride=stride), pair(1, dilation=dilation)
     n, c, down, right = x.stride()
-    strides = (n, c, down * apart[0], right * apart[1], down * step[0], right * step[1])
-    return x.as_strided((*x.shape[:2], *kernel, *_sizes_out(x.shape[2:], kernel, step, (0, 0), apart)), strides)
+    shape = (*x.shape[:2], *kernel, *_sizes_out(x.shape[2:], kernel, step, apart))
+    return x.as_strided(shape, (n, c, down * apart[0], right * apart[1],
+                                down * step[0], right * step[1]))
 
-# %% ../nbs/11_conv.ipynb #d0ca3c6a
-class _Layout(NamedTuple):
-    "The sizes of a convolution, and where in the matrix of pixels everything is."
-    n:int # images
-    inp:tuple[int, int] # rows and columns of an image
-    kernel:tuple[int, int]
-    stride:tuple[int, int]
-    padding:tuple[int, int]
-    dilation:tuple[int, int]
-    out:tuple[int, int] # rows and columns of the result
-    grid:tuple[int, int] # of a phase, after padding: every stride-th pixel
-    pixels:int # of a phase, in all images
-    reach:int # how many of them each weight meets
-    shifts:list[tuple[int, int, tuple[int, int], int]] # for each weight (i, j), the phase that it meets, and in which row of its pixels it starts
-    groups:list[tuple[slice, slice]] # the channels of the input and of the result that belong together
+# %% ../nbs/11_conv.ipynb #5d0c7e21
+def _settings(stride, padding, dilation) -> tuple: # pairs; padding may stay a word
+    "The settings of a convolution. Raises ValueError for those that make no sense."
+    if not isinstance(padding, str): padding = pair(0, padding=padding)
+    elif padding not in ("same", "valid"):
+        raise ValueError(f"padding is {padding!r}; in words, it is 'same' or 'valid'")
+    return pair(1, stride=stride), padding, pair(1, dilation=dilation)
 
-def _shifts(kernel:tuple, stride:tuple, dilation:tuple, width:int) -> list[tuple[int, int, tuple[int, int], int]]: # width of the grid
-    "For each weight (i, j), the phase that it meets, and in which row of its pixels it starts; the last starts furthest down."
+def _around(
+    kernel:Sequence[int], stride:tuple, padding:tuple|str, dilation:tuple,
+) -> tuple[tuple[int, int], ...]: # zeros before and after the rows, and the columns
+    "The zeros that a padding is. Raises ValueError for 'same' with a stride."
+    if padding == "valid": return (0, 0), (0, 0)
+    if padding != "same": return tuple((zeros, zeros) for zeros in padding)
+    if max(stride) > 1: raise ValueError(f"padding is 'same' and stride is {stride}; "
+                                         "only stride 1 keeps the size of the images")
+    total = [d * (k - 1) for k, d in zip(kernel, dilation)]
+    return tuple((zeros // 2, zeros - zeros // 2) for zeros in total)
+
+# %% ../nbs/11_conv.ipynb #3d1e9a5c
+def _shifts(
+    kernel:Sequence[int], stride:tuple, dilation:tuple,
+    width:int, # columns of a phase
+) -> list[tuple[tuple[int, int], int]]:
+    "For each weight (i, j), the phase of the pixels that it meets, and the first one."
     shifts = []
     for i in range(kernel[0]):
         for j in range(kernel[1]):
-            (down, a), (right, b) = divmod(i * dilation[0], stride[0]), divmod(j * dilation[1], stride[1])
-            shifts.append((i, j, (a, b), down * width + right))
+            down, a = divmod(i * dilation[0], stride[0])
+            right, b = divmod(j * dilation[1], stride[1])
+            shifts.append(((a, b), down * width + right))
     return shifts
 
-# %% ../nbs/11_conv.ipynb #3b5564a3
-def _layout(x:Tensor, w:Tensor, b:Tensor|None, stride, padding, dilation, groups:int) -> _Layout:
-    "The layout of a convolution. Raises ValueError for shapes and settings that do not fit, TypeError for mixed dtypes or devices."
-    _same_kind(x=x, w=w, **({} if b is None else {"b": b}))
-    given = f"x is {tuple(x.shape)} and w is {tuple(w.shape)}"
-    if not x.is_floating_point(): raise TypeError(f"x is {x.dtype}; a convolution needs floats, as x.float() gives")
-    if x.ndim != 4 or w.ndim != 4: raise ValueError(f"{given}: they must be (n, c, h, w) and (c_out, c / groups, kh, kw){'; x[None] adds n' if x.ndim == 3 else ''}")
-    if not w.shape[1]: raise ValueError(f"{given}: each kernel needs a channel at least")
-    if not isinstance(groups, Integral) or groups < 1: raise ValueError(f"groups is {groups!r}; it must be a whole number from 1")
-    if x.shape[1] != groups * w.shape[1]: raise ValueError(f"{given}: {groups} groups of {w.shape[1]} channels are {groups * w.shape[1]}, and x has {x.shape[1]}")
-    if len(w) % groups: raise ValueError(f"{given}: {len(w)} channels of the result cannot be shared among {groups} groups")
-    if b is not None and b.shape != w.shape[:1]: raise ValueError(f"b is {tuple(b.shape)} and w is {tuple(w.shape)}: b needs one number for each of the {len(w)} channels of the result")
-    kernel, stride, dilation = _pair("the kernel", tuple(w.shape[2:]), 1), _pair("stride", stride, 1), _pair("dilation", dilation, 1)
-    padding, inp = _pair("padding", padding, 0), tuple(x.shape[2:])
-    out = _sizes_out(inp, kernel, stride, padding, dilation)
-    grid = tuple(-(-(size + 2 * p) // s) for size, p, s in zip(inp, padding, stride))
-    pixels, shifts, c, o = len(x) * grid[0] * grid[1], _shifts(kernel, stride, dilation, grid[1]), w.shape[1], len(w) // groups
-    return _Layout(len(x), inp, kernel, stride, padding, dilation, out, grid, pixels, pixels - shifts[-1][3], shifts,
-                   [(slice(g * c, g * c + c), slice(g * o, g * o + o)) for g in range(groups)])
+# %% ../nbs/11_conv.ipynb #f7c20b9e
+def _inside(a:int, size:int, room:int, stride:int, zeros:tuple) -> tuple: # in one axis
+    "Which pixels of an image are in phase a, and the zeros before and after those."
+    before = -((a - zeros[0]) // stride) # the first that is no padding
+    pixels = slice(a - zeros[0] + before * stride, None, stride)
+    return pixels, (before, room - before - len(range(*pixels.indices(size))))
+
+# %% ../nbs/11_conv.ipynb #d0ca3c6a
+class _Layout(NamedTuple):
+    "A convolution's settings, and where in the matrices of pixels everything is."
+    size:tuple[int, int] # rows and columns of an image; so are the next three
+    kernel:tuple[int, int]
+    stride:tuple[int, int]
+    dilation:tuple[int, int]
+    around:tuple[tuple[int, int], ...] # zeros before and after rows, and columns
+    groups:int
+    out:tuple[int, int] # rows and columns of the result
+    grid:tuple[int, int] # rows and columns of a phase, padded
+    shifts:list[tuple[tuple[int, int], int]] # for each (i, j), phase and first column
+    phases:dict[tuple[int, int], tuple] # its rows and columns of an image, and padding
+
+# %% ../nbs/11_conv.ipynb #e83b5f07
+@lru_cache(typed=True)
+def _layout(
+    images:tuple, kernels:tuple, # (c, h, w) and (c_out, c / groups, kh, kw)
+    stride:tuple, padding:tuple|str, dilation:tuple, groups:int,
+) -> _Layout:
+    "The layout of a convolution. Raises ValueError for what does not fit."
+    check_integers(1, groups=groups)
+    (c, *size), (c_out, c_in, *kernel) = images, kernels
+    if 0 in kernels: raise ValueError(f"w is {tuple(kernels)}; it must have a kernel, "
+                                      "with a channel, a row and a column, at least")
+    if c != groups * c_in: raise ValueError(f"x has {c} channels, but {groups} groups "
+                                            f"of {c_in} in w are {groups * c_in}")
+    if c_out % groups: raise ValueError(f"{c_out} channels of the result cannot be "
+                                        f"shared among {groups} groups")
+    around = _around(kernel, stride, padding, dilation)
+    out = _sizes_out(size, kernel, stride, dilation, around)
+    grid = [max(o, -(-(n + max(zeros)) // s)) # zeros on one side, and room for out
+            for o, n, zeros, s in zip(out, size, around, stride)]
+    shifts, phases = _shifts(kernel, stride, dilation, grid[1]), {}
+    after = -(-shifts[-1][1] // (grid[0] * grid[1])) # the last shift starts furthest on
+    for phase, _ in shifts:
+        rows, columns = map(_inside, phase, size, grid, stride, around)
+        phases[phase] = rows[0], columns[0], (*columns[1], *rows[1], 0, after)
+    return _Layout(tuple(size), tuple(kernel), stride, dilation, around, groups, out,
+                   tuple(grid), shifts, phases)
 
 # %% ../nbs/11_conv.ipynb #6cff1cf4
-def _inside(at:_Layout, phase:tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]: # in the grid, in the image; rows and columns each
-    "Which part of a phase is not padding, and which pixels of an image belong there."
-    here, there = [], []
-    for size, p, s, a in zip(at.inp, at.padding, at.stride, phase):
-        first = -((a - p) // s) # the first of a, a + s, a + 2s ... that is not padding
-        here.append(slice(first, first + len(range(a + first * s - p, size, s))))
-        there.append(slice(a + first * s - p, size, s))
-    return tuple(here), tuple(there)
+def _views(at:_Layout, x:Tensor) -> list[Tensor]: # each (groups, c / groups, n * H * W)
+    "For each weight (i, j), the pixels that it meets."
+    length, phases = len(x) * at.grid[0] * at.grid[1], {}
+    for phase, (rows, columns, zeros) in at.phases.items():
+        pixels = F.pad(x[:, :, rows, columns].transpose(0, 1), zeros)
+        phases[phase] = pixels.reshape(at.groups, x.shape[1] // at.groups, -1)
+    return [phases[phase].narrow(2, start, length) for phase, start in at.shifts]
 
-def _pixels(x:Tensor, at:_Layout) -> dict[tuple[int, int], Tensor]: # (pixels, c) by phase
-    "The pixels of all images, channels last, in a matrix for each phase that a weight meets."
-    pixels = {}
-    for phase in {phase for _, _, phase, _ in at.shifts}:
-        (y, x_), (rows, columns) = _inside(at, phase)
-        grid = x.new_zeros(at.n, *at.grid, x.shape[1])
-        grid[:, y, x_] = x[:, :, rows, columns].permute(0, 2, 3, 1)
-        pixels[phase] = grid.view(-1, x.shape[1])
-    return pixels
+def _matrices(at:_Layout, w:Tensor) -> Tensor: # (kh * kw, groups, c_out / groups, c_in)
+    "For each weight (i, j), its matrix in each group."
+    matrices = w.reshape(at.groups, -1, w.shape[1], len(at.shifts)).permute(3, 0, 1, 2)
+    return matrices.contiguous()
 
 # %% ../nbs/11_conv.ipynb #e8d3e909
-def _shifted(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: # (n, c_out, h_out, w_out)
-    "A product for each weight (i, j), of pixels that start in another row each time."
-    pixels, weights = _pixels(x, at), w.permute(2, 3, 1, 0).contiguous() # (kh, kw, c / groups, c_out)
-    out = x.new_empty(at.pixels, len(w))
-    if b is not None: out[:at.reach] = b
-    for c, o in at.groups:
-        result = out[:at.reach, o]
-        for n, ((_, _, phase, start), weight) in enumerate(zip(at.shifts, weights[..., o].flatten(0, 1))):
-            result.addmm_(pixels[phase][start:start + at.reach, c], weight, beta=int(n > 0 or b is not None))
-    return out.view(at.n, *at.grid, len(w))[:, :at.out[0], :at.out[1]].permute(0, 3, 1, 2)
+def _shifted(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
+    "A product for each weight (i, j), of pixels from another column on each time."
+    (first, pixels), *others = zip(_matrices(at, w), _views(at, x))
+    if b is None: out = torch.bmm(first, pixels)
+    else: out = torch.baddbmm(b.view(at.groups, -1, 1), first, pixels)
+    for matrix, pixels in others: out.baddbmm_(matrix, pixels)
+    out = out.view(len(w), len(x), *at.grid)[:, :, :at.out[0], :at.out[1]]
+    return out.transpose(0, 1) # (n, c_out, h_out, w_out)
 
-def _flattened(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: # (n, c_out, h_out, w_out)
+def _flattened(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
     "One product for each group, of a copy of all patches."
-    (down, right), groups, places = at.padding, len(at.groups), at.out[0] * at.out[1]
-    patches = unfold(F.pad(x, (right, right, down, down)), at.kernel, stride=at.stride, dilation=at.dilation)
-    columns = patches.reshape(at.n, groups, w[0].numel(), places)
-    out = (w.view(groups, -1, w[0].numel()) @ columns).view(at.n, len(w), *at.out)
+    (top, bottom), (left, right) = at.around
+    padded, weights = F.pad(x, (left, right, top, bottom)), w[0].numel()
+    patches = unfold(padded, at.kernel, stride=at.stride, dilation=at.dilation)
+    columns = patches.reshape(len(x), at.groups, weights, at.out[0] * at.out[1])
+    out = (w.reshape(at.groups, -1, weights) @ columns).view(len(x), len(w), *at.out)
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/11_conv.ipynb #113b6187
-def _spread(g:Tensor, at:_Layout) -> Tensor: # (pixels, c_out)
-    "A gradient of the result, (n, c_out, h_out, w_out), in a matrix of pixels; what was dropped gets 0."
-    grid = g.new_zeros(at.n, *at.grid, g.shape[1])
-    grid[:, :at.out[0], :at.out[1]] = g.permute(0, 2, 3, 1)
-    return grid.view(-1, g.shape[1])
+def _output(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
+    "The result, the faster way: from eight channels on by shifts."
+    return (_shifted if w.shape[1] >= 8 else _flattened)(at, x, w, b)
 
-def _weight_grad(x:Tensor, g:Tensor, w:Tensor, at:_Layout) -> Tensor: # like w
-    "The gradient of `w`, from that of the result in a matrix of pixels."
-    gradient, pixels = torch.empty_like(w), _pixels(x, at)
-    for i, j, phase, start in at.shifts:
-        for c, o in at.groups: gradient[o, :, i, j] = g[:at.reach, o].t() @ pixels[phase][start:start + at.reach, c]
-    return gradient
+# %% ../nbs/11_conv.ipynb #113b6187
+def _spread(at:_Layout, g:Tensor) -> Tensor: # (groups, c_out / groups, n * H * W)
+    "A gradient of the result, (n, c_out, h_out, w_out), with 0 in the dropped places."
+    dropped = (0, at.grid[1] - at.out[1], 0, at.grid[0] - at.out[0])
+    spread = F.pad(g.transpose(0, 1), dropped)
+    return spread.reshape(at.groups, g.shape[1] // at.groups, -1)
+
+def _weight_grad(at:_Layout, g:Tensor, x:Tensor) -> Tensor: # (c_out, c_in, kh, kw)
+    "The gradient of the kernels, from that of the result and the images."
+    spread = _spread(at, g)
+    products = [spread @ pixels.transpose(1, 2) for pixels in _views(at, x)]
+    products = torch.stack(products, -1) # (groups, c_out / groups, c_in, kh * kw)
+    return products.view(g.shape[1], x.shape[1] // at.groups, *at.kernel)
 
 # %% ../nbs/11_conv.ipynb #639c0d63
-def _input_grad(g:Tensor, w:Tensor, at:_Layout) -> Tensor: # (n, c, h, w)
-    "The gradient of the images, from that of the result in a matrix of pixels."
-    channels = w.shape[1] * len(at.groups)
-    pixels = {phase: g.new_zeros(at.pixels, channels) for _, _, phase, _ in at.shifts}
-    for i, j, phase, start in at.shifts:
-        for c, o in at.groups: pixels[phase][start:start + at.reach, c].addmm_(g[:at.reach, o], w[o, :, i, j])
-    gradient = g.new_zeros(at.n, channels, *at.inp)
-    for phase, matrix in pixels.items():
-        (y, x), (rows, columns) = _inside(at, phase)
-        gradient[:, :, rows, columns] = matrix.view(at.n, *at.grid, channels)[:, y, x].permute(0, 3, 1, 2)
+def _input_grad(at:_Layout, w:Tensor, g:Tensor) -> Tensor: # (n, c, h, w)
+    "The gradient of the images, from the kernels and the gradient of the result."
+    spread, (H, W), c, n = _spread(at, g), at.grid, w.shape[1] * at.groups, len(g)
+    gradient, phases = g.new_zeros(n, c, *at.size), {}
+    for phase, (*_, after) in at.phases.items():
+        phases[phase] = g.new_zeros(at.groups, w.shape[1], (n + after[-1]) * H * W)
+    for (phase, start), matrix in zip(at.shifts, _matrices(at, w)):
+        pixels = phases[phase].narrow(2, start, n * H * W)
+        pixels.baddbmm_(matrix.transpose(1, 2), spread)
+    for phase, (rows, columns, (left, right, top, bottom, *_)) in at.phases.items():
+        pixels = phases[phase].view(c, -1, H, W)[:, :n, top:H - bottom, left:W - right]
+        gradient[:, :, rows, columns] = pixels.transpose(0, 1)
     return gradient
 
-# %% ../nbs/11_conv.ipynb #40184bf8
-def _forward(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: # (n, c_out, h_out, w_out)
-    "The convolution, the better way: from eight channels on, shifts are about as fast as patches, and need less memory."
-    return (_shifted if w.shape[1] >= 8 else _flattened)(x, w, b, at)
+# %% ../nbs/11_conv.ipynb #4fd29a63
+_PRODUCTS = _input_grad, _weight_grad, _output
 
-class MyConv2d(_Applied):
-    "A convolution as a Function: `MyConv2d.apply(x, w, b, layout)`; `conv2d` makes the layout. It has a first derivative only."
-    generate_vmap_rule = False # forward writes into what it makes, which vmap cannot follow
+def _made(which:int, at:_Layout, *operands:Tensor) -> Tensor:
+    "Number `which` in the circle, from the two that follow, and perhaps biases."
+    recorded = torch.is_grad_enabled() # torch.func's transforms wrap tensors in others
+    if not compiling() and any([recorded and t.requires_grad or debug_unwrap(t) is not t
+                                for t in operands]):
+        return MyConv2d.apply(which, at, *operands)
+    return _PRODUCTS[which](at, *operands)
+
+# %% ../nbs/11_conv.ipynb #a95f20d3
+def _folded(batch_size:int, t:Tensor, batch_axis:int|None, channel_axis:int) -> Tensor:
+    "A batch of tensors, or the same one for all, as one with more channels."
+    if batch_axis is None: batch = torch.stack([t] * batch_size, channel_axis)
+    else: batch = t.movedim(batch_axis, channel_axis)
+    return batch.flatten(channel_axis, channel_axis + 1)
+
+# %% ../nbs/11_conv.ipynb #40184bf8
+class MyConv2d(Applied):
+    """A convolution and its gradients: `MyConv2d.apply(which, layout, one, two)`.
+
+    Of images (0), kernels (1) and result (2), makes number `which` from the two that
+    follow it in the circle: the result, or a gradient. A result may have biases."""
+    generate_vmap_rule = False # it has its own, below
 
     @staticmethod
-    def forward(x:Tensor, w:Tensor, b:Tensor|None, at:_Layout) -> Tensor: return _forward(x, w, b, at)
+    def forward(which:int, at:_Layout, *operands:Tensor) -> Tensor:
+        out = _PRODUCTS[which](at, *operands)
+        return out.detach() # no view: jvp may not return other strides than a view has
 
     @staticmethod
     def setup_context(ctx, inputs:tuple, output:Tensor):
-        ctx.save_for_backward(*inputs[:2])
-        ctx.at = inputs[3]
+        ctx.which, ctx.at, *operands = inputs
+        ctx.save_for_backward(*operands[:2])
+        ctx.save_for_forward(*operands[:2])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g:Tensor) -> tuple[Tensor|None, ...]:
-        (x, w), (needs_x, needs_w, needs_b, _) = ctx.saved_tensors, ctx.needs_input_grad
-        spread = _spread(g, ctx.at) if needs_x or needs_w else None
-        return (_input_grad(spread, w, ctx.at) if needs_x else None, _weight_grad(x, spread, w, ctx.at) if needs_w else None,
-                g.sum((0, 2, 3)) if needs_b else None, None)
+        (one, two), needs = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        first, second = (ctx.which + 1) % 3, (ctx.which + 2) % 3
+        return (None, None, _made(first, ctx.at, two, g) if needs[0] else None,
+                _made(second, ctx.at, g, one) if needs[1] else None,
+                *(g.sum((0, 2, 3)) if needed else None for needed in needs[2:]))
+
+    @staticmethod
+    def jvp(ctx, _, __, d_one:Tensor, d_two:Tensor, *d_b:Tensor) -> Tensor:
+        one, two = ctx.saved_tensors
+        return (_made(ctx.which, ctx.at, d_one, two, *d_b)
+                + _made(ctx.which, ctx.at, one, d_two))
+
+    @staticmethod
+    def vmap(info, in_dims:tuple, which:int, at:_Layout, *operands:Tensor) -> tuple:
+        *axes, axis = ((1, 0, 1)[(which + n) % 3] for n in (1, 2, 3)) # of the channels
+        operands = [_folded(info.batch_size, *operand)
+                    for operand in zip(operands, in_dims[2:], (*axes, 0))]
+        out = _made(which, at._replace(groups=at.groups * info.batch_size), *operands)
+        return out.unflatten(axis, (info.batch_size, -1)), axis
 
 # %% ../nbs/11_conv.ipynb #323e1397
+@shaped("n c h w, c_out c_in kh kw, c_out | c h w, c_out c_in kh kw, c_out",
+        floats=True)
 def conv2d(
-    x:Tensor, # images, (n, c, h, w)
+    x:Tensor, # images, (n, c, h, w), or one image, (c, h, w)
     w:Tensor, # kernels, (c_out, c / groups, kh, kw)
     b:Tensor|None=None, # biases, (c_out,)
-    stride:int|Sequence[int]=1, # how far the kernel moves from place to place: rows and columns, or one number for both
-    padding:int|Sequence[int]=0, # rows and columns of zeros on each side of an image
-    dilation:int|Sequence[int]=1, # how far apart the pixels are that neighbouring weights meet
-    groups:int=1, # into how many parts the channels are split; each kernel sees one part
-) -> Tensor: # (n, c_out, h_out, w_out); not contiguous, and a view of something larger, so flatten and reshape fit, view does not
-    """What `F.conv2d` gives: by products of shifted views of the images, from eight channels a group on, else by one of a copy of all patches.
+    stride:int|Sequence[int]=1, # how far the kernel moves, down and right
+    padding:int|Sequence[int]|str=0, # zeros on each side; or "same", or "valid"
+    dilation:int|Sequence[int]=1, # how far apart the pixels are that neighbours meet
+    groups:int=1, # into how many parts the channels are split; a kernel sees one part
+) -> Tensor: # (n, c_out, h_out, w_out) or (c_out, h_out, w_out), often not contiguous
+    """What `F.conv2d` returns: by shifts from eight channels on, else by all patches.
 
-    Raises ValueError for shapes that do not fit, sizes that give no output and settings that make no sense; TypeError for integers, mixed dtypes or devices.
-    It has a first derivative only. Infinite numbers and nan may spread nan to more gradients than with `F.conv2d`, since dropped places are
-    multiplied by 0, too; in half precision, sums are rounded at each shift. Aravind Vasudevan, Andrew Anderson and David Gregg, Parallel
-    Multi Channel Convolution using General Matrix Multiplication, 2017, sum shifted products as well."""
-    at = _layout(x, w, b, stride, padding, dilation, groups)
-    recorded = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad or b is not None and b.requires_grad)
-    return MyConv2d.apply(x, w, b, at) if recorded else _forward(x, w, b, at) # apply takes a while, even to record nothing
+    Raises ValueError for shapes and settings that do not fit; TypeError for integers,
+    mixed dtypes or devices. Under autocast it casts as `F.conv2d` does. Infinite
+    numbers and nan may spread nan to more gradients than with `F.conv2d`, since dropped
+    places are multiplied by 0, too; in half precision, sums are rounded at each shift.
+    Aravind Vasudevan, Andrew Anderson and David Gregg, Parallel Multi Channel
+    Convolution using General Matrix Multiplication, 2017, sum shifted products too."""
+    operands, device = [x if x.ndim == 4 else x[None], w], x.device.type
+    if b is not None: operands.append(b)
+    if x.dtype != torch.float64 and is_autocast_available(device) and (
+            torch.is_autocast_enabled(device)):
+        operands = [t.to(torch.get_autocast_dtype(device)) for t in operands]
+    layout = _layout.__wrapped__ if compiling() else _layout # compilers take no cache
+    at = layout(x.shape[-3:], w.shape, *_settings(stride, padding, dilation), groups)
+    out = _made(2, at, *operands)
+    return out if x.ndim == 4 else out[0]
 
 # %% ../nbs/11_conv.ipynb #a81bea32
 class Conv2d(Module):
-    "A convolution of images (n, c_in, h, w), with kernels and biases. Raises as `conv2d` does."
+    "A convolution of images (n, c_in, h, w) or (c_in, h, w). Raises as `conv2d` does."
     def __init__(self,
         c_in:int, # channels of the input
         c_out:int, # channels of the result
         kernel_size:int|Sequence[int], # kh, kw, or one number for both
         *,
         stride:int|Sequence[int]=1,
-        padding:int|Sequence[int]=0,
+        padding:int|Sequence[int]|str=0, # "same" or "valid", too
         dilation:int|Sequence[int]=1,
         groups:int=1,
-        init:Callable=kaiming_normal, # gives the first weights, (inputs of a kernel, c_out): see groundup.init
+        bias:bool=True, # add biases?
+        init:Callable=kaiming_normal, # (inputs of a kernel, c_out): see groundup.init
         generator:torch.Generator|None=None,
         dtype:torch.dtype|None=None, # PyTorch's default if left out
         device:torch.device|str|None=None,
     ):
-        kh, kw = _pair("kernel_size", kernel_size, 1)
-        for name, value, least in [("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)]: _pair(name, value, least)
-        if not isinstance(groups, Integral) or groups < 1 or c_in % groups or c_out % groups:
-            raise ValueError(f"{c_in} channels of the input and {c_out} of the result cannot be shared among {groups!r} groups")
-        weights = init(c_in // groups * kh * kw, c_out, generator=generator, dtype=dtype, device=device)
-        self.weight = nn.Parameter(weights.t().reshape(c_out, c_in // groups, kh, kw).contiguous()) # (c_out, c_in / groups, kh, kw)
-        self.bias = nn.Parameter(torch.zeros(c_out, dtype=dtype, device=device)) # (c_out,)
-        self.settings = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        kernel = kh, kw = pair(1, kernel_size=kernel_size)
+        _around(kernel, *_settings(stride, padding, dilation)) # does it make sense?
+        check_integers(1, c_in=c_in, c_out=c_out, groups=groups)
+        if c_in % groups or c_out % groups:
+            raise ValueError(f"{c_in} channels of the input and {c_out} of the result "
+                             f"cannot be shared among {groups} groups")
+        weights = init(c_in // groups * kh * kw, c_out,
+                       generator=generator, dtype=dtype, device=device)
+        weights = weights.t().reshape(c_out, c_in // groups, kh, kw).contiguous()
+        biases = torch.zeros(c_out, dtype=dtype, device=device)
+        self.weight = nn.Parameter(weights) # (c_out, c_in / groups, kh, kw)
+        self.bias = nn.Parameter(biases) if bias else None # (c_out,)
+        self.settings = dict(stride=stride, padding=padding, dilation=dilation,
+                             groups=groups)
 
-    def forward(self, x:Tensor) -> Tensor: return conv2d(x, self.weight, self.bias, **self.settings) # (n, c_out, h_out, w_out)
+    def forward(self, x:Tensor) -> Tensor: # (n, c_out, h_out, w_out) or (c_out, ...)
+        return conv2d(x, self.weight, self.bias, **self.settings)
 
     def extra_repr(self) -> str:
         o, c, *kernel = self.weight.shape
-        return f"{c * self.settings['groups']}, {o}, kernel_size={tuple(kernel)}, " + ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        words = dict(kernel_size=tuple(kernel), **self.settings)
+        if self.bias is None: words["bias"] = False
+        return ", ".join([f"{c * self.settings['groups']}", f"{o}",
+                          *(f"{name}={value!r}" for name, value in words.items())])
