@@ -120,8 +120,9 @@ def _layout(
     (c, *size), (c_out, c_in, *kernel) = images, kernels
     if 0 in kernels: raise ValueError(f"w is {tuple(kernels)}; it must have a kernel, "
                                       "with a channel, a row and a column, at least")
-    if c != groups * c_in: raise ValueError(f"x has {c} channels, but {groups} groups "
-                                            f"of {c_in} in w are {groups * c_in}")
+    if c != groups * c_in: raise ValueError(
+        f"x has {c} channels, in (c, h, w) = {tuple(images)}, but w, {tuple(kernels)}, "
+        f"takes {groups * c_in} (groups is {groups})")
     if c_out % groups: raise ValueError(f"{c_out} channels of the result cannot be "
                                         f"shared among {groups} groups")
     around = _around(kernel, stride, padding, dilation)

@@ -43,7 +43,7 @@ def _shown(sizes:Sequence) -> str: # as Python shows a tuple, also with names in
     lone = len(sizes) == 1 and str(sizes[0])[0] not in ".*" # `(n,)`, but `(...)`
     return f"({', '.join(map(str, sizes))}{',' * lone})"
 
-# %% ../nbs/93_shapes.ipynb #acc42f25
+# %% ../nbs/93_shapes.ipynb #abff55ec
 def _clash(form:Form, names:Sequence[str], shapes:Sequence) -> str:
     "The first thing that does not fit, in words, or ''. A shape or a size of None fits anything."
     sizes = {}
@@ -53,8 +53,8 @@ def _clash(form:Form, names:Sequence[str], shapes:Sequence) -> str:
         if axes is None: return f"{name} has rank {len(shape)}"
         for axis, size in axes:
             if axis == "..." or size is None: continue
-            if axis.isdigit(): known, where = int(axis), "the form"
-            else: known, where = sizes.setdefault(axis, (size, name))
+            if axis.isdigit() and size != int(axis): return f"{name} has {size} where {axis} is needed"
+            known, where = sizes.setdefault(axis, (size, name))
             if size == known: continue
             both = _broadcast(known, size) if isinstance(size, tuple) else None
             would = f", which would broadcast to {_shown(both)}" if both else ""

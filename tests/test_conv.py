@@ -229,7 +229,7 @@ x, w = torch.ones(2, 6, 5, 5), torch.ones(4, 6, 3, 3)
     ((x, w), dict(padding=("same", "valid")), ValueError, ["padding is ('same', 'valid')"]), ((x, w), dict(stride="same"), ValueError, ["stride is 'same'"]),
     ((x, w), dict(dilation=3), ValueError, ["images of 5 by 5", "reaches over 7 by 7", "fits nowhere"]),
     ((x[:, :, :2], w), {}, ValueError, ["are 2 by 5"]),
-    ((x, w), dict(groups=2), ValueError, ["x has 6 channels, but 2 groups of 6 in w are 12"]), ((x, w), dict(groups=0), ValueError, ["groups is 0"]),
+    ((x, w), dict(groups=2), ValueError, ["x has 6 channels", "takes 12 (groups is 2)"]), ((x, w), dict(groups=0), ValueError, ["groups is 0"]),
     ((x, w[:, :2]), dict(groups=3), ValueError, ["4 channels of the result", "3 groups"]), ((x[:, :5], w), {}, ValueError, ["x has 5 channels"]),
     ((x, w, torch.ones(3)), {}, ValueError, ["b is (3,)", "c_out is 4 in w but 3 in b"]), ((x, w, torch.ones(1, 4)), {}, ValueError, ["b is (1, 4)"]), ((x[0], w, torch.ones(3)), {}, ValueError, ["c_out is 4 in w but 3 in b"]),
     ((x[0, 0], w), {}, ValueError, ["x is (5, 5)", "x (n, c, h, w)", "x (c, h, w)"]), ((x[None], w), {}, ValueError, ["x is (1, 2, 6, 5, 5)"]), ((x, w[0]), {}, ValueError, ["w is (6, 3, 3)", "w[None]"]),

@@ -1,4 +1,4 @@
-"LinearLayer, Module and MLP beside their models in torch.nn: shapes, saving, copying, other bases, and errors."
+"LinearLayer, Module and MLP compared with torch.nn: shapes, saving, copying, other base classes, and errors."
 import copy, io, pickle
 
 import pytest, torch
@@ -31,6 +31,37 @@ def test_first_weights():
     assert not he.bias.any() and he.weight.is_contiguous() and he.weight.shape == (400, 900)
     model = MLP(900, 400, 300, generator=seeded())
     assert abs(model.hidden.weight.std() * (900 / 2)**0.5 - 1) < 0.02 and abs(model.output.weight.std() * 400**0.5 - 1) < 0.02
+
+
+@given(data=st.data(), lead=shapes(3), dtype=st.sampled_from(FLOATS))
+def test_mlp_takes_any_leading_axes(data, lead, dtype):
+    model, x = MLP(4, 3, 2, generator=seeded(), dtype=dtype), data.draw(tensors((*lead, 4), dtype))
+    out = model(x)
+    assert out.shape == (*lead, 2) and out.dtype == dtype
+    theirs = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).to(dtype)
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), model.state_dict().values())))
+    assert_close(out, theirs(x), atol=1e-4 if dtype == torch.float32 else 1e-12, rtol=0)
+
+
+def test_names_shapes_and_repr():
+    layer, model = LinearLayer(10, 2), MLP(5, 4, 3)
+    assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {"weight": (2, 10), "bias": (2,)}
+    assert list(model.state_dict()) == ["hidden.weight", "hidden.bias", "output.weight", "output.bias"]
+    assert repr(layer) == "LinearLayer(10, 2)" and "(hidden): LinearLayer(5, 4)" in repr(model)
+
+
+def test_made_on_another_device():
+    assert all(p.device.type == "meta" for p in MLP(5, 4, 3, device="meta").parameters())
+
+
+def test_step_equals_torch():
+    by_us, by_torch = (MLP(5, 4, 1, generator=seeded()) for _ in range(2))
+    x, targ = torch.randn(20, 5, generator=seeded(1)), torch.randn(20, 1, generator=seeded(2))
+    for model in (by_us, by_torch): nn.functional.mse_loss(model(x), targ).backward()
+    torch.optim.SGD(by_torch.parameters(), lr=0.02).step()
+    with torch.no_grad():
+        for p in by_us.parameters(): p -= 0.02 * p.grad
+    for one, other in zip(by_us.parameters(), by_torch.parameters()): assert_close(one, other, atol=1e-7, rtol=0)
 
 
 def test_seed_decides():
@@ -118,6 +149,41 @@ def test_module_finds_everything():
 
 
 @pytest.mark.parametrize("module", [NoSuper(3), WithSuper(2), Habit(), Both()], ids=lambda module: type(module).__name__)
+def test_module_is_saved_and_loaded(module):
+    file, loaded = io.BytesIO(), copy.deepcopy(module)
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    for t in loaded.state_dict().values(): t.fill_(7)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    for name, t in module.state_dict().items(): assert torch.equal(loaded.state_dict()[name], t)
+
+
+def test_buffers_and_shared_parameters():
+    module = NoSuper(3)
+    module.seen += 2
+    assert module.seen.item() == 2 and module.double().seen.dtype == torch.float64
+    module.again = module.w
+    assert [name for name, _ in module.named_parameters()] == ["w", "inner.weight", "inner.bias"]
+    module.again = module.w = None
+    assert [name for name, _ in module.named_parameters()] == ["inner.weight", "inner.bias"]
+
+
+def assign(base, steps):
+    "The names of the parameters that are found after the assignments in `steps`."
+    module, child, shared = base(), base(), [nn.Parameter(torch.ones(1)) for _ in range(3)]
+    child.w = shared[2]
+    for name, at in steps:
+        options = [child, None] if name == "c" else [*shared, None]
+        setattr(module, name, options[at % len(options)])
+    return [name for name, _ in module.named_parameters()]
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=12))
+def test_module_finds_what_torch_finds(steps):
+    assert assign(Module, steps) == assign(nn.Module, steps)
+
+
+@pytest.mark.parametrize("module", [NoSuper(3), WithSuper(2), Habit(), Both()], ids=lambda module: type(module).__name__)
 def test_module_is_copied_and_pickled(module):
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert type(other) is type(module) and other.state_dict().keys() == module.state_dict().keys()
@@ -133,6 +199,7 @@ def test_module_is_copied_and_pickled(module):
     (lambda: MLP(3, 0, 2), ValueError, ["n_out is 0"]),
     (lambda: MLP(3, 2, 1)(torch.ones(4, 2)), ValueError, ["x is (4, 2)", "(..., 3)"]),
     (lambda: Module(3), TypeError, ["positional argument"]),
+    (lambda: NoSuper(3, 4), TypeError, ["takes 2 positional arguments"]),
     (lambda: Habit()(1), NotImplementedError, ["forward"]),
     (lambda: MLP(3, 2, 1).load_state_dict({}), RuntimeError, ["Missing key"]),
 ])

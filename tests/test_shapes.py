@@ -90,7 +90,7 @@ def test_arguments_by_position_and_by_name():
     (lambda: lin(x, w.tolist(), b), TypeError, "w is list, not a tensor; torch.tensor(w) makes one"),
     (lambda: lin(x.int(), w, b), TypeError, "x is torch.int32 but w is torch.float32"),
     (lambda: check("*n, *n", out=torch.ones(3), targ=torch.ones(3, 1)), ValueError, "which would broadcast to (3, 3); targ.squeeze(-1) is (3,), which fits"),
-    (lambda: check("... 3", x=torch.ones(2, 4)), ValueError, "expected x (..., 3), but x is (2, 4): 3 is 3 in the form but 4 in x"),
+    (lambda: check("... 3", x=torch.ones(2, 4)), ValueError, "expected x (..., 3), but x is (2, 4): x has 4 where 3 is needed"),
     (lambda: check("n c h w, c", images=torch.ones(2, 5, 5, 3), mean=torch.ones(3)), ValueError, "images.permute(0, 3, 1, 2) is (2, 3, 5, 5), which fits"),
     (lambda: check("n", x=[1.0]), TypeError, "x is list, not a tensor"),
     (lambda: check("n", double=True, x=np.ones(2, "f")), TypeError, "x is float32, but float64 is needed; convert it with x.astype(float)"),
