@@ -19,7 +19,7 @@ def leaf(data, *shape): return data.draw(tensors(shape)).detach().clone().requir
 @settings(max_examples=25)
 def test_linear(data, n, n_in, n_out):
     inputs = leaf(data, n, n_in), leaf(data, n_in, n_out), leaf(data, n_out)
-    assert gradcheck(my_linear, inputs) and gradgradcheck(my_linear, inputs)
+    assert gradcheck(my_linear, inputs, check_forward_ad=True) and gradgradcheck(my_linear, inputs)
 
 
 @given(data=st.data(), shape=shapes(2))
@@ -27,11 +27,11 @@ def test_linear(data, n, n_in, n_out):
 def test_relu_away_from_0(data, shape):
     x = leaf(data, *shape).detach()
     x = torch.where(x >= 0, x + 0.1, x - 0.1).requires_grad_()
-    assert gradcheck(my_relu, x) and gradgradcheck(my_relu, x)
+    assert gradcheck(my_relu, x, check_forward_ad=True) and gradgradcheck(my_relu, x)
 
 
 @given(data=st.data(), shape=shapes(), dtype=st.sampled_from([*FLOATS, torch.float16, torch.bfloat16]))
-def test_relu_is_that_of_torch_even_at_0(data, shape, dtype):
+def test_relu_and_its_gradient_equal_torch_even_at_0(data, shape, dtype):
     x = data.draw(tensors(shape, dtype)).detach()
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     g = torch.ones(shape, dtype=dtype)
@@ -44,7 +44,7 @@ def test_relu_is_that_of_torch_even_at_0(data, shape, dtype):
 @settings(max_examples=25)
 def test_mse(data, n, n_out, flat):
     out, targ = leaf(data, n, 1 if flat else n_out), leaf(data, n) if flat else leaf(data, n, n_out)
-    assert gradcheck(my_mse, (out, targ)) and gradgradcheck(my_mse, (out, targ))
+    assert gradcheck(my_mse, (out, targ), check_forward_ad=True) and gradgradcheck(my_mse, (out, targ))
     assert_close(my_mse(out, targ), F.mse_loss(out, targ.reshape(out.shape)))
 
 
@@ -63,7 +63,7 @@ def test_a_net_equals_the_one_by_hand():
     for t, gradient in zip([tensors[0], *tensors[2:]], gradients): assert_close(t.g, gradient, atol=1e-13, rtol=0)
 
 
-def test_vmap_gives_the_gradient_of_each_example():
+def test_vmap_of_grad_equals_a_loop_over_the_examples():
     x, targ, *params = net()
     one = lambda x, targ, *params: loss_of(x[None], targ[None], *params)
     each = torch.func.vmap(torch.func.grad(one, argnums=(2, 3, 4, 5)), in_dims=(0, 0, None, None, None, None))(x, targ, *params)
@@ -89,12 +89,22 @@ def saved(function, *inputs):
 def test_what_is_saved():
     x, w, b = (torch.randn(shape, requires_grad=True) for shape in [(4, 3), (3, 2), (2,)])
     kept, out = saved(my_relu, x)
-    assert kept == [out.data_ptr()] # the output, which the next layer saves as well
+    assert kept == [out.data_ptr()] # the output, which the next layer saves, too
     kept, out = saved(my_linear, x, w, b)
     assert kept == [x.data_ptr(), w.data_ptr()]
 
 
-def test_changes_in_place_are_noticed():
+def test_the_network_keeps_no_more_memory_than_torch():
+    x, targ, *weights = [t.requires_grad_(i > 1) for i, t in enumerate(net())]
+    def theirs(x, targ, w1, b1, w2, b2): return F.mse_loss((F.relu(x @ w1 + b1) @ w2 + b2)[:, 0], targ)
+    new = []
+    for function in (loss_of, theirs):
+        kept, out = saved(function, x, targ, *weights)
+        new.append(len(set(kept) - {t.data_ptr() for t in (x, targ, *weights)}))
+    assert new == [2, 2] # besides inputs and weights: the output of ReLU and that of the network
+
+
+def test_changes_in_place_raise():
     x = torch.ones(2, 2, requires_grad=True)
     w = torch.ones(2, 1, requires_grad=True)
     out = my_linear(x, w, torch.zeros(1))
@@ -105,7 +115,7 @@ def test_changes_in_place_are_noticed():
     with pytest.raises(RuntimeError, match="second time"): out.sum().backward()
 
 
-def test_only_what_is_needed_is_computed():
+def test_gradients_that_nobody_needs_are_not_computed():
     x, w, b = torch.ones(4, 3), torch.ones(3, 2, requires_grad=True), torch.ones(2)
     class Context: saved_tensors, needs_input_grad = (x, w), (False, True, False)
     gx, gw, gb = MyLinear.backward(Context, torch.ones(4, 2))
@@ -120,8 +130,10 @@ def test_only_what_is_needed_is_computed():
     (lambda: my_linear(torch.ones(4, 3), torch.ones(2, 3), torch.ones(2)), ValueError, ["(4, 3)", "(2, 3)", "w.t() is (3, 2), which fits"]),
     (lambda: my_linear(torch.ones(4, 3), torch.ones(3, 2).double(), torch.ones(2)), TypeError, ["torch.float64"]),
     (lambda: my_mse(torch.ones(3), torch.ones(3, 1)), ValueError, ["would broadcast to (3, 3)"]),
+    (lambda: MyMse.apply(torch.ones(3), torch.ones(3, 1)), ValueError, ["targ.squeeze(-1) is (3,), which fits"]),
     (lambda: my_mse(torch.arange(3), torch.arange(3)), TypeError, ["torch.int64"]),
     (lambda: my_relu([1.0]), TypeError, ["x is list"]),
+    (lambda: MyRelu.apply([1.0]), TypeError, ["x is list, not a tensor"]),
 ])
 def test_bad_input(act, error, words):
     with pytest.raises(error) as raised: act()
@@ -129,7 +141,7 @@ def test_bad_input(act, error, words):
 
 
 @given(x=awkward(6), g=awkward(6))
-def test_relu_is_that_of_torch_whatever_comes_back_or_forward(x, g):
+def test_relu_equals_torch_in_both_modes_for_any_input_and_gradient(x, g):
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     for one, other in zip(torch.autograd.grad(my_relu(ours), ours, g), torch.autograd.grad(F.relu(theirs), theirs, g)):
         assert_close(one, other, atol=0, rtol=0, equal_nan=True)
@@ -144,7 +156,7 @@ def test_forward_mode_equals_torch():
     for n in range(6):
         for transform in (torch.func.jacfwd, torch.func.hessian):
             assert_close(transform(loss_of, n)(*inputs), transform(theirs, n)(*inputs), atol=1e-10, rtol=1e-10)
-    with torch.autograd.forward_ad.dual_level(): # a change of a single input, the others undefined
+    with torch.autograd.forward_ad.dual_level(): # a change of one input; those of the others are not defined
         dual = loss_of(torch.autograd.forward_ad.make_dual(x, directions[0]), targ, *weights)
         change = torch.autograd.forward_ad.unpack_dual(dual).tangent
     assert_close(change, torch.func.jvp(lambda x: theirs(x, targ, *weights), (x,), directions[:1])[1], atol=1e-12, rtol=1e-12)
