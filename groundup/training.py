@@ -46,12 +46,10 @@ def load_digits(
 
 # %% ../nbs/10_training.ipynb #16d01ae5
 class MyCrossEntropy(Applied):
-    """The mean cross-entropy of logits and target distributions, both (n, n_classes):
-    `MyCrossEntropy.apply(out, q)`, or `cross_entropy(out, targ)`, which makes `q`."""
+    "The cross-entropy as a Function, `MyCrossEntropy.apply(out, targ)`."
     @staticmethod
-    def forward(out:Tensor, q:Tensor) -> Tensor: # rank 0
-        terms = torch.where(q == 0, 0, -q * out.log_softmax(1)) # 0 times infinity is 0
-        return terms.sum(1).mean()
+    def forward(out:Tensor, targ:Tensor) -> Tensor: # rank 0
+        return out.log_softmax(1).gather(1, targ[:, None]).neg().mean()
 
     @staticmethod
     def setup_context(ctx, inputs:tuple, output:Tensor):
@@ -59,17 +57,17 @@ class MyCrossEntropy(Applied):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx, g:Tensor) -> tuple[Tensor|None, ...]:
-        out, q = ctx.saved_tensors
-        g = g / len(out)
-        g_out = g * (q.sum(1, keepdim=True) * out.softmax(1) - q)
-        return g_out, -g * out.log_softmax(1) if ctx.needs_input_grad[1] else None
+    def gradient(out:Tensor, targ:Tensor) -> Tensor: # as out
+        onehot = torch.zeros_like(out).scatter(1, targ[:, None], 1)
+        return (out.softmax(1) - onehot) / len(out)
 
     @staticmethod
-    def jvp(ctx, d_out:Tensor, d_q:Tensor) -> Tensor:
-        out, q = ctx.saved_tensors
-        g_out = (q.sum(1, keepdim=True) * out.softmax(1) - q) / len(out)
-        return (g_out * d_out).sum() + MyCrossEntropy.forward(out, d_q) # linear in q
+    def backward(ctx, g:Tensor) -> tuple[Tensor|None, ...]:
+        return g * MyCrossEntropy.gradient(*ctx.saved_tensors), None
+
+    @staticmethod
+    def jvp(ctx, d_out:Tensor, _) -> Tensor:
+        return (MyCrossEntropy.gradient(*ctx.saved_tensors) * d_out).sum()
 
 # %% ../nbs/10_training.ipynb #80eb4bda
 def _check_classes(targ:Tensor, n_classes:int, ignore_index:int|None=None):
@@ -102,15 +100,16 @@ def cross_entropy(
     _check_classes(targ, n_classes, ignore_index)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; it goes from 0 to 1")
-    mean = MyCrossEntropy.forward if compiling() else MyCrossEntropy.apply
-    onehot = (targ[:, None] == torch.arange(n_classes, device=out.device)).to(out.dtype)
-    q = onehot
-    if label_smoothing: q = (1 - label_smoothing) * onehot + label_smoothing / n_classes
-    if weight is None and ignore_index is None: return mean(out, q)
+    if weight is None and ignore_index is None and not label_smoothing:
+        mean = MyCrossEntropy.forward if compiling() else MyCrossEntropy.apply
+        return mean(out, targ)
     if weight is None: weight = out.new_ones(n_classes)
     counts = (targ == targ if ignore_index is None else targ != ignore_index)[:, None]
-    q = q * weight / (onehot * weight * counts).sum(1).mean()
-    return mean(out, q.where(counts, 0)).where(counts.any(), nan)
+    onehot = (targ[:, None] == torch.arange(n_classes, device=out.device)).to(out.dtype)
+    q = ((1 - label_smoothing) * onehot + label_smoothing / n_classes) * weight
+    q = (q / (onehot * weight * counts).sum(1).mean()).where(counts, 0)
+    terms = torch.where(q == 0, 0, -q * out.log_softmax(1)) # 0 times infinity is 0
+    return terms.sum(1).mean().where(counts.any(), nan)
 
 # %% ../nbs/10_training.ipynb #b9b66615
 @shaped("n n_classes, n -> ", floats=True, classes="targ")
@@ -146,6 +145,12 @@ class _Optimizer(torch.optim.Optimizer):
                 if p.grad is None: continue
                 self._move(p, -p.grad if group["maximize"] else p.grad, group)
         return value
+
+    def zero_grad(self, set_to_none:bool=True):
+        "As PyTorch's, which spends most of its time on labels for its profiler."
+        if not set_to_none: return super().zero_grad(set_to_none=False)
+        for group in self.param_groups:
+            for p in group["params"]: p.grad = None
 
     def add_param_group(self, param_group:dict):
         "As PyTorch's; raises ValueError for settings out of range, too."
