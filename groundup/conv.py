@@ -148,8 +148,8 @@ def _views(at:_Layout, x:Tensor) -> list[Tensor]: # each (groups, c / groups, n 
 
 def _matrices(at:_Layout, w:Tensor) -> Tensor: # (kh * kw, groups, c_out / groups, c_in)
     "For each weight (i, j), its matrix in each group."
-    matrices = w.reshape(at.groups, -1, w.shape[1], len(at.shifts)).permute(3, 0, 1, 2)
-    return matrices.contiguous()
+    matrices = w.permute(2, 3, 0, 1).contiguous()
+    return matrices.view(len(at.shifts), at.groups, -1, w.shape[1])
 
 # %% ../nbs/11_conv.ipynb #e8d3e909
 def _shifted(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
@@ -158,8 +158,8 @@ def _shifted(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
     if b is None: out = torch.bmm(first, pixels)
     else: out = torch.baddbmm(b.view(at.groups, -1, 1), first, pixels)
     for matrix, pixels in others: out.baddbmm_(matrix, pixels)
-    out = out.view(len(w), len(x), *at.grid)[:, :, :at.out[0], :at.out[1]]
-    return out.transpose(0, 1) # (n, c_out, h_out, w_out)
+    (H, W), n = at.grid, len(x) # the places that are kept, in a view:
+    return out.as_strided((n, len(w), *at.out), (H * W, n * H * W, W, 1))
 
 def _flattened(at:_Layout, x:Tensor, w:Tensor, b:Tensor|None=None) -> Tensor:
     "One product for each group, of a copy of all patches."

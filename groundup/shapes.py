@@ -239,14 +239,15 @@ def _receivers(operands:dict):
             raise ValueError(f"{seen[id(x)]} and {name} are the same object, of shape {_shown(x.shape)}: "
                              "the gradient of one would overwrite that of the other")
 
-# %% ../nbs/93_shapes.ipynb #6a7b0086
+# %% ../nbs/93_shapes.ipynb #c1c49249
 def autocast(operands:Sequence, error:MixedDtypes) -> list:
-    "Tensors in the widest of their dtypes, if autocast is on for their device. Raises TypeError if it is not."
-    torch, given = sys.modules.get("torch"), [x for x in operands if x is not None]
-    if not hasattr(given[0], "is_floating_point") or not torch.is_autocast_enabled(given[0].device.type):
+    "Floats in the widest of their dtypes, if autocast is on for their device. Raises TypeError if it is not."
+    torch, first = sys.modules.get("torch"), operands[0]
+    if not hasattr(first, "is_floating_point") or not torch.is_autocast_enabled(first.device.type):
         raise TypeError(*error.args) from None
-    dtype = reduce(torch.promote_types, [x.dtype for x in given])
-    return [x if x is None else x.to(dtype) for x in operands]
+    floats = [x.dtype for x in operands if x is not None and x.is_floating_point()]
+    dtype = reduce(torch.promote_types, floats)
+    return [x if x is None or not x.is_floating_point() else x.to(dtype) for x in operands]
 
 # %% ../nbs/93_shapes.ipynb #ad585bfd
 def shaped(

@@ -67,7 +67,7 @@ BAD = {
     "training.accuracy": (lambda: training.accuracy(t(4, 3), t(4, 3).long()), ValueError, "accuracy takes out (n, n_classes) and targ (n,), but out is (4, 3) and targ is (4, 3): targ has rank 2; targ.argmax(-1) is (4,), which fits"),
     "training.SGD": (lambda: training.SGD([t(2)], lr=-1), ValueError, "lr is -1; it must be a number from 0"),
     "training.Adam": (lambda: training.Adam([t(2)], betas=(0.9, 1)), ValueError, "beta2 is 1; it must be a number from 0, less than 1"),
-    "training.fit": (lambda: training.fit(nn.Linear(3, 2), training.SGD([t(2)]), t(5, 3), t(5), epochs=1), ValueError, "opt has none of the model's parameters; nothing would be learned"),
+    "training.fit": (lambda: training.fit(nn.Linear(3, 2), training.SGD([t(2)]), t(5, 3), t(5), epochs=1), ValueError, "opt has none of the model's parameters; none would learn"),
     "conv.unfold": (lambda: conv.unfold(t(1, 5, 5), 3), ValueError, "unfold takes x (n, c, h, w), but x is (1, 5, 5): x has rank 3; x[None] is (1, 1, 5, 5), which fits"),
     "conv.MyConv2d": (lambda: conv.MyConv2d(), TypeError, "MyConv2d is applied, not called or made: MyConv2d.apply(...)"),
     "conv.conv2d": (lambda: conv.conv2d(t(1, 3, 5, 5), t(8, 4, 3, 3)), ValueError, "x has 3 channels, in (c, h, w) = (3, 5, 5), but w, (8, 4, 3, 3), takes 4 (groups is 1)"),

@@ -151,6 +151,9 @@ def test_autocast_lets_mixed_floats_meet_and_only_there():
         result.sum().backward()
         check("*n, *n", a=half, b=x)
     assert torch.allclose(half.grad.float(), w.sum(1).expand(5, 3)) and half.grad.dtype == torch.bfloat16
+    with torch.autocast("cpu"):
+        _, classes, weight, _ = loss(out.bfloat16(), targ, torch.ones(3))
+        assert (classes.dtype, weight.dtype) == (torch.int64, torch.float32) # classes stay classes
     for _ in range(2): # what passed under autocast is not remembered
         with pytest.raises(TypeError, match="x is torch.bfloat16 but w is torch.float32"): lin(half, w, b)
         with pytest.raises(TypeError): check("*n, *n", a=half, b=x)
