@@ -135,6 +135,7 @@ BAD = {
     "shapes.check_gradient": (lambda: shapes.check_gradient("out", t(2, 3)), AttributeError, NO_GRADIENT),
     "shapes.alike": (lambda: shapes.alike("Tensor", t(2), t(2).double()), TypeError, "operands[0] is torch.float32 but operands[1] is torch.float64; convert it with operands[1].to(operands[0].dtype)"),
     "shapes.check_integers": (lambda: shapes.check_integers(2, rows=1), ValueError, "rows is 1; it must be an integer from 2"),
+    "shapes.check_numbers": (lambda: shapes.check_numbers(0, 1, beta=1.0), ValueError, "beta is 1.0; it must be a number from 0, less than 1"),
     "shapes.check_between": (lambda: shapes.check_between(0, 1, step=2), ValueError, "step is 2; it must be between 0 and 1"),
     "shapes.number": (lambda: shapes.number("f(x)", t(2).double()), ValueError, "f(x) is (2,); it must be one number, such as a loss"),
     "shapes.pair": (lambda: shapes.pair(1, stride=(1, 2, 3)), ValueError, "stride is (1, 2, 3); it must be an integer from 1, or two, for rows and columns"),

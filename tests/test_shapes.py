@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 import groundup.shapes
-from groundup.shapes import alike, check, check_between, check_gradient, check_integers, holds, number, pair, shaped, sizes
+from groundup.shapes import alike, check, check_between, check_gradient, check_integers, check_numbers, holds, number, pair, shaped, sizes
 from shapes import shapes as any_shape
 
 NAMES = ["n", "k", "*m", "...", "2"]
@@ -103,6 +103,9 @@ def test_arguments_by_position_and_by_name():
     (lambda: check_gradient("out", torch.ones(2)), AttributeError, "out, of shape (2,), has no gradient .g yet"),
     (lambda: check_integers(1, n=1.5), ValueError, "n is 1.5; it must be an integer from 1"),
     (lambda: check_between(0, 1, step=float("nan")), ValueError, "step is nan; it must be between 0 and 1"),
+    (lambda: check_numbers(0, 1, momentum=1), ValueError, "momentum is 1; it must be a number from 0, less than 1"),
+    (lambda: check_numbers(0, lr=float("nan")), ValueError, "lr is nan; it must be a number from 0"),
+    (lambda: check_numbers(0, lr="0.1"), ValueError, "lr is '0.1'; it must be a number from 0"),
     (lambda: pair(0, padding=(1, -1)), ValueError, "padding is (1, -1); it must be an integer from 0, or two, for rows and columns"),
     (lambda: number("f(x)", torch.ones(2).double()), ValueError, "f(x) is (2,); it must be one number"),
     (lambda: number("f(x)", np.float32(1)), TypeError, "f(x) is float32; it must be float64"),
@@ -158,6 +161,7 @@ def test_autocast_lets_mixed_floats_meet_and_only_there():
         with pytest.raises(TypeError, match="x is torch.bfloat16 but w is torch.float32"): lin(half, w, b)
         with pytest.raises(TypeError): check("*n, *n", a=half, b=x)
     with torch.autocast("cpu"), pytest.raises(TypeError, match="torch.int64"): lin(x.long(), w, b)
+    with torch.autocast("cpu"), pytest.raises(TypeError, match="x is torch.bfloat16"): lin(*[t.to("meta") for t in (half, w, b)])
 
 
 def test_values_are_known_but_for_compiling_and_vmap():
