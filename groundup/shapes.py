@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MixedDtypes', 'compiling', 'autocast', 'shaped', 'check', 'check_gradient', 'alike', 'check_integers',
-           'check_numbers', 'check_between', 'number', 'pair', 'sizes', 'holds']
+           'check_numbers', 'check_between', 'pair', 'sizes', 'number', 'holds']
 
 # %% ../nbs/93_shapes.ipynb #f014d306
 import sys
@@ -283,6 +283,26 @@ def autocast(operands:Sequence, error:MixedDtypes) -> list:
     dtype = reduce(torch.promote_types, [x.dtype for x in filter(floating, operands)])
     return [x.to(dtype) if floating(x) else x for x in operands]
 
+# %% ../nbs/93_shapes.ipynb #b7b05a11
+def _rule_of(function:Callable, spec:str, needs:str, sets:str, **settings) -> _Rule:
+    "The rule for the operands of `function`. Raises ValueError for a name it lacks."
+    forms = _forms(spec)
+    operands = [*signature(function).parameters.values()][:len(forms[0])]
+    names = [p.name for p in operands]
+    named = {*settings["classes"].split(), *needs.split(), *sets.split()}
+    if unknown := sorted(named - {*names}):
+        raise ValueError(f"{function.__name__} has no operand {_listed(unknown)}; "
+                         f"it has {_listed(names)}")
+    kinds = [kind for p in operands for kind in (p.annotation, *get_args(p.annotation))]
+    libraries = [_library(kind) for kind in kinds if isinstance(kind, type)]
+    if needs: # its gradient is one more operand, of the same shape
+        forms = [[*form, form[names.index(needs)]] for form in forms]
+        names = [*names, f"{needs}.g"]
+    return _Rule(forms, names, next(filter(None, libraries), ""),
+                 who=f"{function.__name__} takes",
+                 required=sum(p.default is p.empty for p in operands),
+                 lists=any(get_origin(kind) is Sequence for kind in kinds), **settings)
+
 # %% ../nbs/93_shapes.ipynb #ad585bfd
 def shaped(
     spec:str, # the axes of each operand: "n n_in, n_in n_out, n_out -> n n_out"
@@ -323,25 +343,6 @@ def shaped(
             return function(*args, **kwargs)
         return checked
     return decorate
-
-def _rule_of(function:Callable, spec:str, needs:str, sets:str, **settings) -> _Rule:
-    "The rule for the operands of `function`. Raises ValueError for a name it lacks."
-    forms = _forms(spec)
-    operands = [*signature(function).parameters.values()][:len(forms[0])]
-    names = [p.name for p in operands]
-    named = {*settings["classes"].split(), *needs.split(), *sets.split()}
-    if unknown := sorted(named - {*names}):
-        raise ValueError(f"{function.__name__} has no operand {_listed(unknown)}; "
-                         f"it has {_listed(names)}")
-    kinds = [kind for p in operands for kind in (p.annotation, *get_args(p.annotation))]
-    libraries = [_library(kind) for kind in kinds if isinstance(kind, type)]
-    if needs: # its gradient is one more operand, of the same shape
-        forms = [[*form, form[names.index(needs)]] for form in forms]
-        names = [*names, f"{needs}.g"]
-    return _Rule(forms, names, next(filter(None, libraries), ""),
-                 who=f"{function.__name__} takes",
-                 required=sum(p.default is p.empty for p in operands),
-                 lists=any(get_origin(kind) is Sequence for kind in kinds), **settings)
 
 # %% ../nbs/93_shapes.ipynb #40aee36b
 @lru_cache(maxsize=2**10)
@@ -423,20 +424,7 @@ def check_between(
             needed = f"it must be between {low} and {high}"
             raise ValueError(f"{name} is {value!r}; {needed}")
 
-def number(
-    name:str, # what a message is to call it
-    result, # a Python number, or a tensor or array of one element
-) -> float:
-    """A result as a Python float. Raises ValueError for several elements, TypeError for
-    another dtype than float64."""
-    if not hasattr(result, "shape"): return float(result)
-    if prod(result.shape) != 1:
-        shape = _shown(result.shape)
-        raise ValueError(f"{name} is {shape}; it must be one number, such as a loss")
-    if not str(result.dtype).endswith("float64"):
-        raise TypeError(f"{name} is {result.dtype}; it must be float64")
-    return result.item()
-
+# %% ../nbs/93_shapes.ipynb #52da76f1
 def pair(
     least:int, # the smallest that makes sense
     /, **value:int|Sequence[int], # one or two, by the name that a message is to use
@@ -466,6 +454,21 @@ def sizes(
     if any(n < 0 for n in given):
         raise ValueError(f"{name} is {_shown(given)}; sizes cannot be negative")
     return tuple(map(int, given))
+
+# %% ../nbs/93_shapes.ipynb #da84047f
+def number(
+    name:str, # what a message is to call it
+    result, # a Python number, or a tensor or array of one element
+) -> float:
+    """A result as a Python float. Raises ValueError for several elements, TypeError for
+    another dtype than float64."""
+    if not hasattr(result, "shape"): return float(result)
+    if prod(result.shape) != 1:
+        shape = _shown(result.shape)
+        raise ValueError(f"{name} is {shape}; it must be one number, such as a loss")
+    if not str(result.dtype).endswith("float64"):
+        raise TypeError(f"{name} is {result.dtype}; it must be float64")
+    return result.item()
 
 # %% ../nbs/93_shapes.ipynb #b57287dc
 def holds(
