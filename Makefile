@@ -66,7 +66,7 @@ bench: $(READY) ## time the package beside PyTorch, as ratios
 refresh: $(READY) ## for maintainers: export, run in place what has changed (or ARGS), clean, remake README
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/run.py --in-place $(ARGS)
-	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/pages.py
 
 # nbdev's hooks are called by name, which works in an activated environment only; a clone's own settings may hold full paths.
 hooks: $(READY) ## for maintainers: nbdev's git and Jupyter hooks, for clean notebook diffs

@@ -23,7 +23,7 @@ def remade(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name != "IN_TEST"} # nbdev_export does nothing under it
     scripts = Path(sys.executable).parent
     for command in [[scripts/"nbdev_export"], [scripts/"nbdev_clean"], [scripts/"nbdev_clean", "--fname", "index.ipynb"],
-                    [sys.executable, "tools/readme.py"]]:
+                    [sys.executable, "tools/pages.py"]]:
         subprocess.run(list(map(str, command)), cwd=copy, env=environment, check=True, timeout=120)
     return copy
 

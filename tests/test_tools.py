@@ -5,6 +5,7 @@ import nbformat, pytest
 from tqdm import tqdm
 import run # tools/run.py
 from digest import cell_imports, digest, package_code
+from pages import MADE, MARK
 from project import top, write
 from scaffold import borrow_environment, kill, make, needs_make, notebook, project
 
@@ -132,7 +133,7 @@ def course(tmp_path):
     folder = project(tmp_path/"project")
     notebook(folder/"nbs"/"01_one.ipynb", "# One\n\n> What it says.", "#| default_exp one", "#| export\ndef f(): return 1", "f()")
     notebook(folder/"nbs"/"93_low.ipynb", "# Low\n\n> What it holds.", "2")
-    marks = ["<!-- Made by tools/readme.py from the lessons and settings.ini: %s. -->" % name for name in ["lessons", "questions"]]
+    marks = [MARK.format(name) for name in MADE]
     notebook(folder/"index.ipynb", "# Index", "from tiny.one import f\nf()", *marks)
     borrow_environment(folder)
     done = make(folder, "refresh")
