@@ -15,7 +15,7 @@ def files(root, *patterns):
 
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory):
-    "A copy of the project with everything made anew that `make refresh` makes without running a notebook."
+    "A copy of the project with everything remade that `make refresh` makes without running a notebook."
     copy = tmp_path_factory.mktemp("remade")/"project"
     copy.mkdir()
     for name in ["nbs", "tools", "README_files"]: shutil.copytree(top/name, copy/name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
@@ -28,16 +28,16 @@ def remade(tmp_path_factory):
     return copy
 
 
-@pytest.mark.parametrize("what, patterns, cure", [
+@pytest.mark.parametrize("what, patterns, fix", [
     ("groundup/ is out of step with the notebooks", ["groundup/**/*"], "change the notebook, not the module, and run `make refresh`"),
-    ("notebooks are not clean", ["nbs/*.ipynb"], "run `make refresh`, or nbdev_clean"),
-    ("README or the index's table is out of step", ["README.md", "README_files/*", "index.ipynb"], "change index.ipynb or settings.ini and run `make refresh`"),
+    ("notebooks are not clean, or the glossary or the questions are out of step", ["nbs/*.ipynb"], "run `make refresh`"),
+    ("README or the map of lessons is out of step", ["README.md", "README_files/*", "index.ipynb"], "change index.ipynb or settings.ini and run `make refresh`"),
 ], ids=["package", "notebooks", "README"])
-def test_in_step(remade, what, patterns, cure):
+def test_in_step(remade, what, patterns, fix):
     made, found = files(remade, *patterns), files(top, *patterns)
     assert made, f"nothing matches {patterns}"
     different = sorted(name for name in made.keys() | found.keys() if made.get(name) != found.get(name))
-    assert not different, f"{what}: {', '.join(different)}; {cure}"
+    assert not different, f"{what}: {', '.join(different)}; {fix}"
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)

@@ -123,7 +123,7 @@ def test_a_changed_module_makes_the_outputs_stale(tmp_path):
 
 def test_the_index_depends_on_what_its_imports_import():
     code = package_code(json.loads((top/"index.ipynb").read_bytes()))
-    assert {"groundup", "groundup.einsum", "groundup.tape"} <= code.keys()
+    assert {"groundup", "groundup.einsum", "groundup.training"} <= code.keys()
     for name in list(code): assert package_code({"cells": [{"cell_type": "code", "source": [f"import {name}"]}]}).items() <= code.items()
 
 
