@@ -109,7 +109,8 @@ class MyMse(Applied):
     def backward(ctx, g:Tensor) -> tuple[Tensor|None, ...]:
         out, targ = ctx.saved_tensors
         g_out = g * 2 * (out - targ.reshape(out.shape)) / out.numel()
-        return g_out, -g_out.reshape(targ.shape) if ctx.needs_input_grad[1] else None
+        g_targ = -g_out.reshape(targ.shape) if ctx.needs_input_grad[1] else None
+        return g_out, g_targ
 
     @staticmethod
     def jvp(ctx, d_out:Tensor, d_targ:Tensor) -> Tensor:

@@ -46,9 +46,9 @@ def lin_grad(
 ):
     """Sets `inp.g`, `w.g` and `b.g`, the gradients of `lin(inp, w, b)`.
 
-    If a tensor requires grad, call it under `torch.no_grad()`, or `.g` keeps autograd's
-    graph alive. Raises AttributeError if `out` has no `.g` yet, ValueError for shapes
-    that do not fit, TypeError for integers and for mixed dtypes or devices."""
+    If a tensor requires grad, call it under `torch.no_grad()`, or `.g` keeps what
+    autograd records alive. Raises AttributeError if `out` has no `.g` yet, ValueError
+    for shapes that do not fit, TypeError for integers and mixed dtypes or devices."""
     inp.g = out.g @ w.t()
     w.g = inp.t() @ out.g
     b.g = out.g.sum(0)
@@ -66,7 +66,8 @@ def forward_and_backward(
 ) -> Tensor: # the loss, a scalar
     """The loss of lin, relu, lin, mse; sets `.g`, its gradient, on all but `targ`.
 
-    Raises ValueError for bad shapes or a repeated tensor, TypeError for bad dtypes."""
+    Raises TypeError for bad dtypes; ValueError for bad shapes, or if one tensor is
+    passed twice, which lesson 7 makes possible."""
     l1 = lin(x, w1, b1)
     l2 = relu(l1)
     out = lin(l2, w2, b2)
@@ -86,7 +87,7 @@ def numerical_grad(
     """The gradient of `f` at `x` by central differences: two calls of `f` per element.
 
     Raises TypeError for other dtypes, ValueError for a bad step or several results."""
-    check("...", double=True, x=x)
+    check("...", double=True, x=x) # the appendix explains these checks, and `number`
     check_between(1e-15, 1, step=step)
     flat = x.detach().flatten()
     gradient = torch.empty_like(flat)

@@ -128,7 +128,7 @@ def _splits(group:tuple) -> list[tuple[tuple, tuple]]:
 
 # %% ../nbs/03_einsum.ipynb #ce1b71f4
 def _order(operands:list[list], output:list, sizes:dict) -> list[tuple]:
-    "The cheapest order in which to multiply `operands`; beyond eight, a good one."
+    "The cheapest order in which to multiply `operands`; beyond eight, a greedy one."
     everyone = range(len(operands))
     def kept(group): # the indices of a group's product: those still needed
         outside = [operands[n] for n in everyone if n not in group]
@@ -148,7 +148,7 @@ def _order(operands:list[list], output:list, sizes:dict) -> list[tuple]:
 # %% ../nbs/03_einsum.ipynb #88a554c7
 def _match(library, a:list, b:list, wanted:set) -> tuple[Callable, list, list, list]:
     """The operation for operands with indices `a` and `b`, of which `wanted` are needed
-    later, and the groups of axes that it expects of each operand and returns."""
+    later, and how it groups the axes of both operands and of the result."""
     batch = [i for i in a if i in b and i in wanted]
     contracted = [i for i in a if i in b and i not in wanted]
     left, right = [i for i in a if i not in b], [i for i in b if i not in a]
@@ -281,9 +281,9 @@ def _no_product(equation:str, x:Tensor) -> TypeError:
 
 # %% ../nbs/03_einsum.ipynb #8e536106
 def einsum(
-    equation:str, # such as 'ik,kj->ij': a letter for each axis, the result behind '->'
+    equation:str, # such as 'ik,kj->ij': a letter for each axis, the result after '->'
     *operands:Tensor, # one for each term of the equation, of one dtype and device
-) -> Tensor: # with the axes that are named behind '->'
+) -> Tensor: # with the axes that are named after '->'
     """The product of `operands`, summed over each index that the result does not have.
 
     Takes the equations of `torch.einsum`; multiplies in the cheapest order. Sums of one
@@ -293,7 +293,7 @@ def einsum(
     if not isinstance(equation, str) or not operands:
         raise TypeError("einsum takes the equation first and then at least one tensor: "
                         "einsum('ik,kj->ij', a, b)")
-    first, make = operands[0], plan.__wrapped__ if compiling() else plan
+    first, make = operands[0], plan.__wrapped__ if compiling() else plan # no cache then
     for x in operands:
         if not (isinstance(x, Tensor) and x.dtype == first.dtype
                 and x.device == first.device): operands = alike("Tensor", *operands)

@@ -19,7 +19,7 @@ def add_gradient(
 ):
     "Adds to `t.g`. Raises ValueError for unequal shapes, TypeError for integers."
     check("*n, *n", floats=True, sets="tensor", tensor=t, gradient=gradient)
-    t.g = getattr(t, "g", False) + gradient # False counts as 0, in any dtype
+    t.g = getattr(t, "g", 0) + gradient
 
 # %% ../nbs/07_layers.ipynb #7f575a50
 class LayerFunction:

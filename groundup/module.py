@@ -20,7 +20,7 @@ class LinearLayer(nn.Module):
         n_in:int, # inputs
         n_out:int, # neurons
         *,
-        init:Callable=kaiming_normal, # draws the first weights, (n_in, n_out)
+        init:Callable=kaiming_normal, # draws the initial weights, (n_in, n_out)
         generator:torch.Generator|None=None,
         dtype:torch.dtype|None=None, # PyTorch's default if left out
         device:torch.device|str|None=None,
@@ -35,12 +35,14 @@ class LinearLayer(nn.Module):
         check(f"{n_out} {n_in}, ... {n_in}", weight=self.weight, x=x)
         return x @ self.weight.t() + self.bias
 
-    def extra_repr(self) -> str: return "{1}, {0}".format(*self.weight.shape)
+    def extra_repr(self) -> str:
+        n_out, n_in = self.weight.shape
+        return f"{n_in}, {n_out}"
 
 # %% ../nbs/09_module.ipynb #2490126a
 class Module(nn.Module):
     """An `nn.Module` whose subclasses may call `super().__init__()` anywhere, or not at
-    all. Among several base classes, put it last.
+    all. Among several base classes, put it last, so that the others' `__init__` runs.
 
     The idea is that of fastai's Module: Jeremy Howard and Sylvain Gugger, fastai: A
     Layered API for Deep Learning, 2020."""

@@ -1,5 +1,6 @@
 "What stands around the lessons: commands, links, workflows, pictures, what is pinned and cited."
 import json, re, shutil, subprocess, sys
+from base64 import b64decode, b64encode
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_every_link_home_comes_from_settings(tmp_path):
     for name in ["nbs", "tools"]: shutil.copytree(top/name, tmp_path/name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ["index.ipynb", "setup.py"]: shutil.copy(top/name, tmp_path/name)
     (tmp_path/"settings.ini").write_text((top/"settings.ini").read_text(encoding="utf-8").replace(f"user = {cfg['user']}", "user = someone-else"), encoding="utf-8")
-    subprocess.run([sys.executable, "tools/readme.py"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "tools/pages.py"], cwd=tmp_path, check=True)
     for name in ["README.md", "index.ipynb"]:
         moved = (tmp_path/name).read_text(encoding="utf-8")
         assert cfg["user"] not in moved
@@ -144,9 +145,39 @@ def test_every_pin_admits_the_first_release_of_the_oldest_python():
             assert SpecifierSet(admitted).contains(f"{cfg['min_python']}.0"), f"{name} {version} needs Python {admitted}"
 
 
+def shown(cell):
+    "The pictures that `cell` puts out: for each, its data by format."
+    outputs = cell.outputs if cell.cell_type == "code" else []
+    return [out.data for out in outputs if any(kind.startswith("image/") for kind in out.get("data", {}))]
+
+
+def sharp(data):
+    "Whether a picture is an SVG, or a PNG with twice the pixels that matplotlib gives it."
+    if "image/svg+xml" in data: return True
+    width = float(re.search(r"Figure size ([\d.]+)x", data["text/plain"])[1])
+    return int.from_bytes(b64decode(data["image/png"])[16:20], "big") > 1.5 * width # what is cut off at the edges is less than a quarter
+
+
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_pictures(path):
     assert path.stat().st_size < 500_000
     for n, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
-        if cell.cell_type == "code" and any("image/png" in out.get("data", {}) for out in cell.outputs):
-            assert re.search(r'^#\| fig-alt: ".{40,}"$', cell.source, re.M), f"{path.name}, cell {n}: a picture without a description"
+        for data in shown(cell):
+            place = f"{path.name}, cell {n}: a picture"
+            assert re.search(r'^#\| fig-alt: ".{40,}"$', cell.source, re.M), f"{place} without a description"
+            assert len([kind for kind in data if kind.startswith("image/")]) == 1, f"{place} in more than one format"
+            assert sharp(data), f"{place} with few pixels; use_svg() belongs at the top"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_pictures_are_the_same_in_each_run(path):
+    cells = nbformat.read(path, as_version=4).cells
+    drawn = [data["image/svg+xml"] for cell in cells for data in shown(cell) if "image/svg+xml" in data]
+    assert not any("<dc:date>" in svg for svg in drawn), f"{path.name}: a picture with a date"
+    if drawn: assert any(re.search(r"^use_svg\(\)", cell.source, re.M) for cell in cells), f"{path.name}: names of parts are random without use_svg()"
+
+
+def test_sharp_knows_both_formats():
+    def png(width): return {"image/png": b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + bytes(4)).decode(), "text/plain": "<Figure size 700x360 with 1 Axes>"}
+    assert sharp({"image/svg+xml": "<svg/>", "text/plain": "<Figure size 700x360 with 1 Axes>"})
+    assert sharp(png(1390)) and not sharp(png(698))

@@ -7,7 +7,7 @@ import pages
 from project import top
 
 WANTED = """
-activation function, nonlinearity, ReLU, fully connected layer, affine map, vectorization, contraction, contiguous, view, copy, reduction, stride,
+tensor, activation function, nonlinearity, ReLU, fully connected layer, affine map, vectorization, contraction, contiguous, view, copy, reduction, stride,
 broadcasting, elementwise, rank, scalar, batch, dot product, matrix product, neuron, hidden layer, loss function, residual, mean squared error,
 residual connection, hyperparameter, fan-in, fan-out, gain, initialization, vanishing gradients, exploding gradients, dead unit, computational graph,
 forward pass, backward pass, backpropagation, chain rule, gradient, Jacobian, reverse mode, forward mode, vector-Jacobian product,
