@@ -10,14 +10,13 @@ import copy, warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import inf, isfinite, nan
-from numbers import Real
+from math import isfinite, nan
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 from .autograd import Applied
-from .shapes import check, check_integers, compiling, holds, shaped
+from .shapes import check, check_integers, check_numbers, compiling, holds, shaped
 
 # %% ../nbs/10_training.ipynb #4365fad7
 class Digits(NamedTuple):
@@ -129,21 +128,17 @@ def accuracy(
     return correct.sum() / len(targ)
 
 # %% ../nbs/10_training.ipynb #37f9be9d
-def _check_numbers(below:float=inf, /, **values:float):
-    "Raises ValueError for a value that is not a number from 0, and less than `below`."
-    for name, value in values.items():
-        number = isinstance(value, Real) or ( # schedules may keep lr in a tensor
-            name == "lr" and isinstance(value, Tensor) and value.numel() == 1)
-        if not number or not 0 <= value < below:
-            most = f", less than {below}" if below < inf else ""
-            raise ValueError(f"{name} is {value!r}; it must be a number from 0{most}")
-
 class _CheckedOptimizer(torch.optim.Optimizer):
     "PyTorch's base class, with checks of settings and of states that are loaded."
     def add_param_group(self, param_group:dict):
         "As PyTorch's; raises ValueError for settings out of range, too."
-        self._check(**{**self.defaults, **param_group})
+        self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
+
+    def _check_group(self, group:dict):
+        lr = group["lr"] # a schedule may keep it in a tensor
+        number = lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr
+        self._check(**group | dict(lr=number))
 
     def load_state_dict(self, state_dict:dict):
         "Loads a copy. Raises ValueError for other parameters or optimisers."
@@ -151,7 +146,7 @@ class _CheckedOptimizer(torch.optim.Optimizer):
         for group in saved: # PyTorch adds "differentiable" when it loads
             if missing := self.defaults.keys() - {"differentiable"} - group.keys():
                 raise ValueError(f"state_dict is of another optimiser: no {missing}")
-            self._check(**group)
+            self._check_group(group)
         numbers = [n for group in saved for n in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for n, p in zip(numbers, params):
@@ -213,8 +208,8 @@ class SGD(_Optimizer):
         p.add_(grad, alpha=-float(group["lr"]))
 
     def _check(self, *, lr, momentum, dampening, weight_decay, nesterov, **others):
-        _check_numbers(lr=lr, momentum=momentum, dampening=dampening,
-                       weight_decay=weight_decay)
+        check_numbers(0, lr=lr, momentum=momentum, dampening=dampening,
+                      weight_decay=weight_decay)
         if nesterov and (not momentum or dampening):
             raise ValueError("nesterov needs a momentum above 0 and a dampening of 0")
 
@@ -259,8 +254,8 @@ class Adam(_Optimizer):
 
     def _check(self, *, lr, betas, eps, weight_decay, **others):
         beta1, beta2 = betas
-        _check_numbers(lr=lr, eps=eps, weight_decay=weight_decay)
-        _check_numbers(1, beta1=beta1, beta2=beta2)
+        check_numbers(0, lr=lr, eps=eps, weight_decay=weight_decay)
+        check_numbers(0, 1, beta1=beta1, beta2=beta2)
 
 # %% ../nbs/10_training.ipynb #e00a0b39
 @dataclass
