@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 from .autograd import Applied
-from .shapes import check, check_integers, check_numbers, compiling, holds, shaped
+from .shapes import (
+    check, check_integers, check_numbers, compiling, holds, shaped)
 
 # %% ../nbs/10_training.ipynb #4365fad7
 class Digits(NamedTuple):
@@ -170,7 +171,7 @@ class _Optimizer(_CheckedOptimizer):
         return value
 
     def zero_grad(self, set_to_none:bool=True):
-        "As PyTorch's, which spends most of its time on labels for its profiler."
+        "As PyTorch's."
         if not set_to_none: return super().zero_grad(set_to_none=False)
         for group in self.param_groups:
             for p in group["params"]: p.grad = None

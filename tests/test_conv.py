@@ -51,7 +51,7 @@ def test_conv2d_and_its_gradients_equal_torch(problem):
     try: expected = F.conv2d(*theirs, **kind)
     except RuntimeError as error:
         small = "Kernel size can't be greater" in str(error)
-        with pytest.raises(ValueError, match="and fits nowhere" if small else "padding is 'same' and stride is"): conv2d(*ours, **kind)
+        with pytest.raises(ValueError, match="so it does not fit" if small else "padding is 'same' and stride is"): conv2d(*ours, **kind)
         return
     result = conv2d(*ours, **kind)
     assert_close(result, expected, atol=1e-12, rtol=0, check_stride=False)
@@ -76,7 +76,7 @@ def test_unfold_equals_torch_and_is_a_view(data, kernel, stride, dilation):
     x = x[:, :, data.draw(st.integers(0, 1)) if x.shape[2] > 1 else 0:] # not from the beginning of its memory
     room = [size - d * (k - 1) - 1 for size, k, d in zip(x.shape[2:], both(kernel), both(dilation))]
     if min(room) < 0:
-        with pytest.raises(ValueError, match="fits nowhere"): unfold(x, kernel, stride=stride, dilation=dilation)
+        with pytest.raises(ValueError, match="does not fit"): unfold(x, kernel, stride=stride, dilation=dilation)
         return
     patches = unfold(x, kernel, stride=stride, dilation=dilation)
     assert patches.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() and patches.data_ptr() == x.data_ptr()
@@ -224,16 +224,16 @@ x, w = torch.ones(2, 6, 5, 5), torch.ones(4, 6, 3, 3)
     ((x, w), dict(stride=0), ValueError, ["stride is 0", "from 1"]), ((x, w), dict(dilation=0), ValueError, ["dilation is 0"]),
     ((x, w), dict(stride=1.5), ValueError, ["stride is 1.5"]), ((x, w), dict(stride=(1, 1.5)), ValueError, ["stride is (1, 1.5)"]), ((x, w), dict(groups=2.0), ValueError, ["groups is 2.0"]),
     ((x, w), dict(stride=1.0), ValueError, ["stride is 1.0"]), ((x, w), dict(stride=(1.0, 1.0)), ValueError, ["stride is (1.0, 1.0)"]), ((x, w), dict(groups=1.0), ValueError, ["groups is 1.0"]),
-    ((x[:, :, :2, :3], w), dict(padding=(0, 2), dilation=(1, 4)), ValueError, ["images of 2 by 3 are 2 by 7 with their padding", "reaches over 3 by 9"]), ((x, w), dict(stride=(1, 2, 3)), ValueError, ["stride is (1, 2, 3)", "or two"]),
+    ((x[:, :, :2, :3], w), dict(padding=(0, 2), dilation=(1, 4)), ValueError, ["images of 2 by 3 pixels are 2 by 7 with padding", "spans 3 by 9"]), ((x, w), dict(stride=(1, 2, 3)), ValueError, ["stride is (1, 2, 3)", "or two"]),
     ((x, w), dict(padding="full"), ValueError, ["padding is 'full'", "'same' or 'valid'"]), ((x, w), dict(padding="same", stride=(1, 2)), ValueError, ["padding is 'same' and stride is (1, 2)"]),
     ((x, w), dict(padding=("same", "valid")), ValueError, ["padding is ('same', 'valid')"]), ((x, w), dict(stride="same"), ValueError, ["stride is 'same'"]),
-    ((x, w), dict(dilation=3), ValueError, ["images of 5 by 5", "reaches over 7 by 7", "fits nowhere"]),
+    ((x, w), dict(dilation=3), ValueError, ["images of 5 by 5", "spans 7 by 7", "does not fit"]),
     ((x[:, :, :2], w), {}, ValueError, ["are 2 by 5"]),
     ((x, w), dict(groups=2), ValueError, ["x has 6 channels", "takes 12 (groups is 2)"]), ((x, w), dict(groups=0), ValueError, ["groups is 0"]),
-    ((x, w[:, :2]), dict(groups=3), ValueError, ["4 channels of the result", "3 groups"]), ((x[:, :5], w), {}, ValueError, ["x has 5 channels"]),
+    ((x, w[:, :2]), dict(groups=3), ValueError, ["4 output channels cannot be divided into 3 groups"]), ((x[:, :5], w), {}, ValueError, ["x has 5 channels"]),
     ((x, w, torch.ones(3)), {}, ValueError, ["b is (3,)", "c_out is 4 in w but 3 in b"]), ((x, w, torch.ones(1, 4)), {}, ValueError, ["b is (1, 4)"]), ((x[0], w, torch.ones(3)), {}, ValueError, ["c_out is 4 in w but 3 in b"]),
     ((x[0, 0], w), {}, ValueError, ["x is (5, 5)", "x (n, c, h, w)", "x (c, h, w)"]), ((x[None], w), {}, ValueError, ["x is (1, 2, 6, 5, 5)"]), ((x, w[0]), {}, ValueError, ["w is (6, 3, 3)", "w[None]"]),
-    ((x, w[:, :, :0]), {}, ValueError, ["w is (4, 6, 0, 3)"]), ((x[:, :0], w[:, :0]), {}, ValueError, ["w is (4, 0, 3, 3)", "a channel"]), ((x, w[:0]), {}, ValueError, ["w is (0, 6, 3, 3)", "a kernel"]),
+    ((x, w[:, :, :0]), {}, ValueError, ["w is (4, 6, 0, 3)", "row and column"]), ((x[:, :0], w[:, :0]), {}, ValueError, ["w is (4, 0, 3, 3)", "at least one kernel, channel"]), ((x, w[:0]), {}, ValueError, ["w is (0, 6, 3, 3)", "at least one kernel"]),
     ((x, w.double()), {}, TypeError, ["torch.float64"]), ((x, w, torch.ones(4).double()), {}, TypeError, ["b is torch.float64"]), ((x, w.to("meta")), {}, TypeError, ["w is on meta"]),
     ((x.long(), w.long()), {}, TypeError, ["x is torch.int64", "x.float()"]), (([1.0], w), {}, TypeError, ["x is list"]), ((x, None), {}, TypeError, ["w is NoneType"]),
 ])
@@ -250,7 +250,7 @@ def test_unfold_takes_tensors():
 
 
 @pytest.mark.parametrize("arguments, settings, words", [
-    ((x[0], 3), {}, ["x is (6, 5, 5)", "x[None]"]), ((x, 6), {}, ["fits nowhere"]), ((x, 0), {}, ["kernel_size is 0"]), ((x, (1, 2, 3)), {}, ["kernel_size is (1, 2, 3)"]),
+    ((x[0], 3), {}, ["x is (6, 5, 5)", "x[None]"]), ((x, 6), {}, ["does not fit"]), ((x, 0), {}, ["kernel_size is 0"]), ((x, (1, 2, 3)), {}, ["kernel_size is (1, 2, 3)"]),
     ((x, 2), dict(stride=-1), ["stride is -1"]), ((x, 2), dict(dilation=0), ["dilation is 0"]),
 ])
 def test_unfold_bad_input(arguments, settings, words):
@@ -277,7 +277,7 @@ def test_layer_first_weights():
     assert abs(one.weight.std() * (n_in / 2)**0.5 - 1) < 7 / (2 * one.weight.numel())**0.5
     assert Conv2d(4, 2, 3, device="meta").weight.device.type == "meta"
     assert Conv2d(3, 4, 4, padding="same", dilation=(1, 2))(torch.randn(2, 3, 5, 7)).shape == (2, 4, 5, 7)
-    with pytest.raises(ValueError, match="5 channels of the input and 4 of the result cannot be shared among 2 groups"): Conv2d(5, 4, 3, groups=2)
+    with pytest.raises(ValueError, match="5 input and 4 output channels cannot be divided into 2 groups"): Conv2d(5, 4, 3, groups=2)
     with pytest.raises(ValueError, match="kernel_size is 0"): Conv2d(5, 4, 0)
     with pytest.raises(ValueError, match="padding is 'same' and stride is"): Conv2d(4, 4, 3, padding="same", stride=2)
     for wrong in [dict(groups=0), dict(groups=3), dict(groups=2.0), dict(stride=0), dict(padding=-1), dict(padding="full"), dict(dilation=0)]:

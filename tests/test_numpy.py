@@ -1,4 +1,4 @@
-"What only groundup.numpy has: its names, Array, plain arrays, tensors that strayed in, NumPy's generators and dtypes; and torch's numbers to 1e-12."
+"What only groundup.numpy has: its names, Array, plain arrays, tensors passed by mistake, NumPy's generators and dtypes; and results equal to torch's to 1e-12."
 import copy, warnings
 
 import numpy as np, pytest, torch
@@ -180,9 +180,9 @@ def test_half_precision_with_more_elements_than_it_counts():
     out, targ = (gnp.asarray(np.full(70_000, value, "float16")) for value in (1000.0, 0.0))
     gnp.mse_grad(out, targ)
     np.testing.assert_allclose(out.g.astype(float), 2000 / 70_000, rtol=0.01)
-    fresh, miss = gnp.asarray(np.array(out)), gnp.Mse()
-    with np.errstate(over="ignore"): miss(fresh, targ)
-    miss.backward()
+    fresh, loss_fn = gnp.asarray(np.array(out)), gnp.Mse()
+    with np.errstate(over="ignore"): loss_fn(fresh, targ)
+    loss_fn.backward()
     assert np.array_equal(fresh.g, out.g)
 
 
@@ -263,12 +263,12 @@ def test_layers_one_after_the_other_at_rank_0():
 @pytest.mark.parametrize("shape", [(0, 1), (0,), (3, 0)])
 @pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")
 def test_gradient_of_the_loss_of_nothing(shape):
-    out, miss = gnp.asarray(np.ones(shape)), gnp.Mse()
+    out, loss_fn = gnp.asarray(np.ones(shape)), gnp.Mse()
     gnp.mse_grad(out, np.ones(shape))
     assert out.g.shape == shape
     fresh = gnp.asarray(np.ones(shape))
-    miss(fresh, np.ones(shape))
-    miss.backward()
+    loss_fn(fresh, np.ones(shape))
+    loss_fn.backward()
     assert fresh.g.shape == shape
 
 

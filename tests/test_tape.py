@@ -45,10 +45,10 @@ def check(ours, theirs, *arrays, seed=0):
         g = array(seed, out.shape, dtype)
         out.backward(g)
         expected.backward(torch.from_numpy(g.copy()))
-        for t, judge, a in zip(one, other, arrays):
+        for t, reference, a in zip(one, other, arrays):
             assert_array_equal(t.data, a)
             if not t.requires_grad: assert t.grad is None
-            else: close(t.grad, torch.zeros_like(judge) if judge.grad is None else judge.grad, dtype)
+            else: close(t.grad, torch.zeros_like(reference) if reference.grad is None else reference.grad, dtype)
 
 
 @st.composite
@@ -102,13 +102,13 @@ ODD = [-np.inf, -1.0, -0.0, 0.0, 2.0, np.inf, np.nan]
                                           (lambda t: tape.relu(t).sqrt(), lambda t: F.relu(t).sqrt()), (lambda t: tape.relu(t).log(), lambda t: F.relu(t).log())])
 def test_functions_at_their_corners_for_every_gradient(ours, theirs):
     points, gradients = (np.array(odd) for odd in zip(*itertools.product(ODD[:-1] if ours is tape.absolute else ODD, ODD))) # torch's gradient of |nan| is 0
-    x, judge = Tensor(points, requires_grad=True), torch.tensor(points, requires_grad=True)
+    x, reference = Tensor(points, requires_grad=True), torch.tensor(points, requires_grad=True)
     with np.errstate(all="ignore"):
-        out, expected = ours(x), theirs(judge)
+        out, expected = ours(x), theirs(reference)
         out.backward(gradients)
     expected.backward(torch.from_numpy(gradients))
     assert_allclose(out.data, expected.detach().numpy(), rtol=1e-14)
-    assert_allclose(x.grad, judge.grad.numpy(), rtol=1e-14)
+    assert_allclose(x.grad, reference.grad.numpy(), rtol=1e-14)
     if ours is tape.relu: assert_array_equal(x.grad, np.where(~(points <= 0), gradients, 0))
 
 
@@ -139,7 +139,7 @@ def test_power_at_its_corners_is_that_of_torch():
     ours, theirs = [Tensor(base, requires_grad=True), Tensor(exponent, requires_grad=True)], [torch.tensor(x, requires_grad=True) for x in (base, exponent)]
     with np.errstate(divide="ignore"): (ours[0] ** ours[1]).backward(np.ones(6))
     (theirs[0] ** theirs[1]).backward(torch.ones(6))
-    for t, judge in zip(ours, theirs): assert_array_equal(t.grad, judge.grad.numpy())
+    for t, reference in zip(ours, theirs): assert_array_equal(t.grad, reference.grad.numpy())
 
 
 def test_power_0_of_0():
@@ -213,7 +213,7 @@ def test_choices_at_their_corners(name):
     ours, theirs = [Tensor(x, requires_grad=True) for x in (a, b)], [torch.tensor(x, requires_grad=True) for x in (a, b)]
     getattr(tape, name)(*ours).backward(g)
     CHOICES[name](*theirs).backward(torch.from_numpy(g))
-    for t, judge in zip(ours, theirs): assert_array_equal(t.grad, judge.grad.numpy())
+    for t, reference in zip(ours, theirs): assert_array_equal(t.grad, reference.grad.numpy())
 
 
 @given(data=st.data(), shape=shapes(3, st.integers(0, 3)).filter(len), seed=SEEDS, dtype=NUMPY_FLOATS)
@@ -244,7 +244,7 @@ def test_shapes(data, shape, seed, dtype):
 
 @st.composite
 def indices(draw, shape):
-    "An index for `shape`, as NumPy and PyTorch both understand it: numbers, slices, None, ..., whole numbers with repetitions, masks."
+    "An index for `shape`, as NumPy and PyTorch both understand it: numbers, slices, None, ..., integers with repetitions, masks."
     parts, left = [], list(shape)
     lists = draw(st.integers(1, 3))
     for size in shape[:draw(st.integers(0, len(shape)))]:
@@ -332,14 +332,14 @@ def test_random_graphs(plan, wanted, ends, seed):
             made.append(new if new.ndim == 2 else new * made[b % len(made)])
         return sum((made[-1 - end % len(made)].tanh() for end in ends), made[-1]).sum()
     ours, theirs = [Tensor(a, requires_grad=w) for a, w in zip(arrays, wanted)], [torch.tensor(a, requires_grad=w) for a, w in zip(arrays, wanted)]
-    loss, judge = loss_of(ours), loss_of(theirs)
+    loss, reference = loss_of(ours), loss_of(theirs)
     for t in ours: t.data[:] = np.nan # the tape has what it needs
-    assert_allclose(loss.item(), judge.item(), rtol=1e-12, atol=1e-12)
-    assert loss.requires_grad == judge.requires_grad
-    if not judge.requires_grad: return
+    assert_allclose(loss.item(), reference.item(), rtol=1e-12, atol=1e-12)
+    assert loss.requires_grad == reference.requires_grad
+    if not reference.requires_grad: return
     for n in (1, 2): # and a second time
         loss.backward()
-        judge.backward(retain_graph=True)
+        reference.backward(retain_graph=True)
         for t, other in zip(ours, theirs):
             if other.grad is None: assert t.grad is None
             else: assert np.linalg.norm(t.grad - other.grad.numpy()) <= 1e-11 * max(1, np.linalg.norm(other.grad.numpy()))
@@ -627,8 +627,8 @@ def test_operands_that_are_changed_in_place(name):
         assert_array_equal(out.data, before)
         out.backward(np.ones(out.shape))
         expected.backward(torch.ones(expected.shape))
-        for t, judge in ((a, ta), (b, tb)):
-            if judge.requires_grad: close(t.grad, judge.grad, np.float64)
+        for t, reference in ((a, ta), (b, tb)):
+            if reference.requires_grad: close(t.grad, reference.grad, np.float64)
 
 
 def test_conditions_and_indices_that_are_changed_in_place():
@@ -820,10 +820,10 @@ def test_the_tape_needs_no_torch():
 
 
 def test_means_of_more_elements_than_a_float16_counts():
-    t, judge = Tensor(np.ones(70_000, "float16"), requires_grad=True), torch.ones(70_000, dtype=torch.float16, requires_grad=True)
+    t, reference = Tensor(np.ones(70_000, "float16"), requires_grad=True), torch.ones(70_000, dtype=torch.float16, requires_grad=True)
     t.mean().backward(np.float16(64.0))
-    judge.mean().backward(torch.tensor(64.0, dtype=torch.float16))
-    np.testing.assert_allclose(t.grad, judge.grad.numpy(), rtol=0.01)
+    reference.mean().backward(torch.tensor(64.0, dtype=torch.float16))
+    np.testing.assert_allclose(t.grad, reference.grad.numpy(), rtol=0.01)
     empty = Tensor(np.ones((0, 3)), requires_grad=True)
     with np.errstate(all="raise"): empty.mean(axis=1).backward(np.ones(0))
     assert empty.grad.shape == (0, 3)
@@ -862,6 +862,7 @@ def test_comparisons_are_numpys(compare, pair, seed, dtype):
 
 def test_comparisons_decide_and_nan_equals_nothing():
     t = Tensor([1.0, 2.0], requires_grad=True)
+    assert_array_equal([1.0, 3.0] == t, [True, False])
     assert 1.0 in t and 3.0 not in t and (t == [1.0, 2.0]).all() and (t == t).all() and Tensor(2.0) == 2 and not Tensor(2.0) < 2
     assert (Tensor(np.nan) != Tensor(np.nan)) and max(t).item() == 2 and sorted([Tensor(3.0), Tensor(1.0)])[0].item() == 1
     assert_array_equal(t[t > 1].data, [2])
@@ -908,3 +909,28 @@ def test_an_operation_of_ones_own():
     same = tape.record("same", t.data[:], (t, lambda g: g)) # a view
     t.data[:] = 5
     assert same.item() == 1
+
+
+def checkpoint(segment, t):
+    "`segment(t)`, of which only `t` is kept: its VJP runs a forward and a backward pass of its own, as in lesson 13."
+    with no_grad(): out = segment(t).data
+    def again(g, saved):
+        start = Tensor(saved, requires_grad=True)
+        segment(start).backward(g)
+        return start.grad
+    return tape.record("checkpoint", out, (t, again, t))
+
+
+@given(layers=st.integers(1, 4), n=st.integers(1, 4), seed=SEEDS)
+def test_a_vjp_may_run_a_backward_pass_of_its_own(layers, n, seed):
+    rng = np.random.default_rng(seed)
+    x, *weights = [Tensor(rng.normal(size=(n, n)), requires_grad=True) for _ in range(layers + 1)]
+    tail = Tensor(rng.normal(size=(n, n)), requires_grad=True)
+    gradients = []
+    for step in (lambda f, t: f(t), checkpoint):
+        t = x
+        for w in weights: t = step(lambda t, w=w: (t @ w).tanh() * w, t) # a weight that is used twice
+        ((t @ tail) * weights[0]).sum().backward() # and once more outside
+        gradients.append([leaf.grad for leaf in (x, tail, *weights)])
+        for leaf in (x, tail, *weights): leaf.zero_grad()
+    for one, other in zip(*gradients): assert_allclose(one, other, rtol=1e-12, atol=1e-12)
