@@ -285,7 +285,7 @@ def _unbroadcast(
     "`g`, summed over the axes along which the operand was broadcast."
     new = g.ndim - len(shape) # axes in front, which the operand did not have
     if new: g = g.sum(axis=tuple(range(new)))
-    stretched = [size == 1 != g.shape[axis] for axis, size in enumerate(shape)]
+    stretched = [size == 1 and g.shape[axis] != 1 for axis, size in enumerate(shape)]
     if not any(stretched): return g
     return g.sum(axis=tuple(np.flatnonzero(stretched)), keepdims=True)
 
@@ -328,7 +328,7 @@ def backward(
             if part.shape != x.shape: part = _unbroadcast(part, x.shape)
             if part.dtype != x.dtype: part = part.astype(x.dtype)
             gradients[inp] = gradients[inp] + part if inp in gradients else part
-    leaves = [leaf for leaf in gradients if leaf._requires_grad] # as of now
+    leaves = [leaf for leaf in gradients if leaf._requires_grad] # it may be off by now
     sums = [np.array(gradients[leaf], order="C") if leaf._grad is None
             else np.asarray(leaf._grad + gradients[leaf]) for leaf in leaves]
     for leaf, g in zip(leaves, sums): leaf._grad = g
