@@ -161,7 +161,7 @@ def edit(folder, number):
 @pytest.mark.slow
 def test_refresh_follows_the_package(course):
     readme = (course/"README.md").read_text()
-    assert "| [One](nbs/01_one.ipynb) | What it says. |" in readme and "share: [Low](nbs/93_low.ipynb)." in readme
+    assert "| [One](nbs/01_one.ipynb) | What it says. |" in readme and "The appendix: [Low](nbs/93_low.ipynb)." in readme
     assert is_fresh(course)
     edit(course, 2)
     done = make(course, "refresh")
