@@ -12,10 +12,10 @@ BIN := .venv/$(if $(WINDOWS),Scripts,bin)
 READY := .venv/.ready
 BEGUN := .venv/.begun
 INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(if $(INDEX),--extra-index-url $(INDEX)) -e '.[dev]'
-# Jupyter refuses to serve as root, which is what one is in most containers, unless told that it is meant.
-ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+# The learner's own notebooks, without new versions that were put beside them.
+MY = $(sort $(filter-out %.new.ipynb,$(wildcard my/[0-9][0-9]_*.ipynb)))
 
-.PHONY: help setup lab run test bench refresh hooks
+.PHONY: help setup lab status grade run test bench workbook refresh hooks
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,8 +46,15 @@ endif
 
 setup: $(READY) ## create .venv and install everything (the others do it when needed)
 
-lab: $(READY) ## open the course in JupyterLab; ARGS="--no-browser --port 9999" are passed on
-	$(BIN)/jupyter-lab index.ipynb $(ROOT) $(ARGS)
+lab: $(READY) ## open your own copies of the lessons in JupyterLab, or ARGS=nbs/01_matmul.ipynb; ARGS="--no-browser --port 9999" are passed on
+	@$(BIN)/python tools/lab.py $(ARGS)
+
+status: $(READY) ## show which exercises you have passed, and what is next
+	@test -d my || { echo 'You have no copies of the lessons yet: `make lab` makes them.' >&2; exit 1; }
+	@cd my && ../$(BIN)/python -m groundup.checks --status
+
+grade: $(READY) ## run your copies from a fresh kernel and report which exercises pass; ARGS=my/03_einsum.ipynb for one
+	@$(BIN)/python -m groundup.checks $(or $(ARGS),$(MY))
 
 run: $(READY) ## run every lesson from a fresh kernel into _build/, leaving yours as they are; ARGS=nbs/01_matmul.ipynb for one
 	$(BIN)/python tools/run.py $(ARGS)
@@ -63,10 +70,14 @@ test: $(READY) ## test every lesson and the package, then check that all is in s
 bench: $(READY) ## time the package beside PyTorch, as ratios
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-refresh: $(READY) ## for maintainers: export, run in place what has changed (or ARGS), clean, remake README
+workbook: $(READY) ## for maintainers: write the learner's edition, workbook/; ARGS="--teacher DIR" for one with the solutions
+	$(BIN)/python tools/workbook.py $(ARGS)
+
+refresh: $(READY) ## for maintainers: export, run in place what has changed (or ARGS), clean, remake workbook/ and README
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/run.py --in-place $(ARGS)
 	$(BIN)/python tools/pages.py
+	$(BIN)/python tools/workbook.py
 
 # nbdev's hooks are called by name, which works in an activated environment only; a clone's own settings may hold full paths.
 hooks: $(READY) ## for maintainers: nbdev's git and Jupyter hooks, for clean notebook diffs

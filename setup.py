@@ -2,7 +2,7 @@
 import sys
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -35,7 +35,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=f">={cfg['min_python']}",
-    packages=[cfg["lib_name"]],
+    packages=find_packages(include=[cfg["lib_name"], f"{cfg['lib_name']}.*"]),
     install_requires=cfg["requirements"].split(),
-    extras_require={**extras, "dev": sum(extras.values(), cfg["dev_requirements"].split())},
+    extras_require={**extras, "dev": sum(extras.values(), cfg["dev_requirements"].split()), "teach": cfg.get("teach_requirements", "").split()},
 )

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from torch import nn
 
 import groundup, groundup.numpy as gnp
-from groundup import autograd, backprop, broadcasting, conv, einsum, functional, init, layers, matmul, module, plots, shapes, tape, timing, training
+from groundup import autograd, backprop, broadcasting, checks, conv, einsum, functional, init, layers, matmul, module, plots, shapes, tape, timing, training
 
 t, array = torch.ones, np.ones
 LAYER = "x (n, n_in), w (n_in, n_out) and b (n_out,), but x is (2, 3), w is (4, 3) and b is (4,): n_in is 3 in x but 4 in w; "
@@ -134,6 +134,7 @@ BAD = {
     "shapes.check": (lambda: shapes.check("*n, *n", tensor=t(3), gradient=t(2)), ValueError, "expected tensor (*n) and gradient (*n), but tensor is (3,) and gradient is (2,): n is (3,) in tensor but (2,) in gradient"),
     "shapes.check_gradient": (lambda: shapes.check_gradient("out", t(2, 3)), AttributeError, NO_GRADIENT),
     "shapes.alike": (lambda: shapes.alike("Tensor", t(2), t(2).double()), TypeError, "operands[0] is torch.float32 but operands[1] is torch.float64; convert it with operands[1].to(operands[0].dtype)"),
+    "checks.Exercise": (lambda: checks.check_matmul_ikj(3.0), checks.CheckFailed, "matmul_ikj is a number; pass the function itself, as in check_matmul_ikj(matmul_ikj)"),
     "shapes.check_integers": (lambda: shapes.check_integers(2, rows=1), ValueError, "rows is 1; it must be an integer from 2"),
     "shapes.check_numbers": (lambda: shapes.check_numbers(0, 1, beta=1.0), ValueError, "beta is 1.0; it must be a number from 0, less than 1"),
     "shapes.check_between": (lambda: shapes.check_between(0, 1, step=2), ValueError, "step is 2; it must be between 0 and 1"),
@@ -142,7 +143,7 @@ BAD = {
     "shapes.sizes": (lambda: shapes.sizes(a_shape=(2, -1)), ValueError, "a_shape is (2, -1); sizes cannot be negative"),
 }
 # What takes no input that could be wrong, or hands all of it on.
-WITHOUT = {"training.Digits", "training.History", "numpy.Array", "tape.record", "tape.implements", "matmul.product_of_lists", "shapes.MixedDtypes", "shapes.compiling", "shapes.holds", "shapes.autocast", "plots.use_svg"}
+WITHOUT = {"training.Digits", "training.History", "numpy.Array", "tape.record", "tape.implements", "matmul.product_of_lists", "shapes.MixedDtypes", "shapes.compiling", "shapes.holds", "shapes.autocast", "plots.use_svg", "checks.CheckFailed", "checks.Untouched", "checks.Outcome", "checks.Graded", "checks.status", "checks.main", "checks.grade"}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -156,7 +157,7 @@ def test_message(name):
 def test_every_exported_name_has_a_bad_call():
     exported = set()
     for info in pkgutil.iter_modules(groundup.__path__):
-        if info.name.startswith("_"): continue
+        if info.name.startswith("_") or info.ispkg: continue
         loaded = importlib.import_module(f"groundup.{info.name}")
         exported |= {f"{info.name}.{name}" for name in loaded.__all__ if getattr(getattr(loaded, name), "__module__", "") == loaded.__name__}
     assert exported == set(BAD) | WITHOUT and not set(BAD) & WITHOUT

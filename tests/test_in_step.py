@@ -1,4 +1,4 @@
-"Package, notebooks and README are in step: remaking them from a copy changes nothing."
+"Package, notebooks, README and workbook are in step: remaking them from a copy changes nothing."
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 
@@ -23,16 +23,17 @@ def remade(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name != "IN_TEST"} # nbdev_export does nothing under it
     scripts = Path(sys.executable).parent
     for command in [[scripts/"nbdev_export"], [scripts/"nbdev_clean"], [scripts/"nbdev_clean", "--fname", "index.ipynb"],
-                    [sys.executable, "tools/pages.py"]]:
+                    [sys.executable, "tools/pages.py"], [sys.executable, "tools/workbook.py"]]:
         subprocess.run(list(map(str, command)), cwd=copy, env=environment, check=True, timeout=120)
     return copy
 
 
 @pytest.mark.parametrize("what, patterns, fix", [
     ("groundup/ is out of step with the notebooks", ["groundup/**/*"], "change the notebook, not the module, and run `make refresh`"),
-    ("notebooks are not clean, or the glossary or the questions are out of step", ["nbs/*.ipynb"], "run `make refresh`"),
+    ("notebooks are not clean, or the glossary or the questions are out of step", ["nbs/**/*.ipynb"], "run `make refresh`"),
     ("README or the map of lessons is out of step", ["README.md", "README_files/*", "index.ipynb"], "change index.ipynb or settings.ini and run `make refresh`"),
-], ids=["package", "notebooks", "README"])
+    ("workbook/ is out of step with the lessons", ["workbook/*"], "change the lesson, not the workbook, and run `make workbook`"),
+], ids=["package", "notebooks", "README", "workbook"])
 def test_in_step(remade, what, patterns, fix):
     made, found = files(remade, *patterns), files(top, *patterns)
     assert made, f"nothing matches {patterns}"

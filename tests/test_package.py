@@ -9,7 +9,12 @@ from packaging.requirements import Requirement
 import groundup
 from project import cfg, top
 
-modules = sorted(module.name for module in pkgutil.iter_modules(groundup.__path__) if not module.name.startswith("_"))
+modules = sorted(module.name.removeprefix("groundup.") for module in pkgutil.walk_packages(groundup.__path__, "groundup.") if not module.ispkg and "._" not in module.name)
+
+
+def source(module):
+    "The source of a module of the package, such as `matmul` or `exercises.matmul`."
+    return (top/"groundup"/f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_wheel_says_what_settings_say(wheel):
     assert said["Keywords"].replace(",", " ").split() == cfg["keywords"].split()
     assert any(line.startswith("Intended Audience") for line in said.get_all("Classifier"))
     assert any(name.endswith("LICENSE") for name in names)
-    assert {f"groundup/{module}.py" for module in modules} <= set(names)
+    assert {f"groundup/{module.replace('.', '/')}.py" for module in modules} <= set(names)
 
 
 def test_wheel_works_in_a_new_environment(wheel, tmp_path):
@@ -83,13 +88,15 @@ def test_public_names_are_documented(module):
 @pytest.mark.parametrize("module", modules)
 def test_imports_run_one_way(module):
     "A module may import from lessons before its own and from the appendix, and public names only."
-    def lesson(name): return int(re.search(r"nbs/(\d+)_", (top/"groundup"/f"{name}.py").read_text(encoding="utf-8"))[1])
-    for node in ast.walk(ast.parse((top/"groundup"/f"{module}.py").read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or node.level == 0: continue
-        assert lesson(node.module) < lesson(module) or lesson(node.module) >= 90, f"{module} imports {node.module}, which comes later"
+    def lesson(name): return int(re.search(r"nbs/(?:exercises/)?(\d+)_", source(name))[1])
+    exercises = module.startswith("exercises.") # may use their lesson, too
+    for node in ast.walk(ast.parse(source(module))):
+        if not isinstance(node, ast.ImportFrom) or node.level == 0 and node.module.split(".")[0] != "groundup": continue
+        name = node.module.removeprefix("groundup.")
+        assert lesson(name) < lesson(module) + exercises or lesson(name) >= 90, f"{module} imports {name}, which comes later"
         private = [alias.name for alias in node.names if alias.name.startswith("_")]
-        assert not private, f"{module} imports {private} of {node.module}"
+        assert not private, f"{module} imports {private} of {name}"
 
 
 def test_shapes_imports_nothing_of_the_package():
-    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse((top/"groundup"/"shapes.py").read_text(encoding="utf-8"))))
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(source("shapes"))))

@@ -127,6 +127,11 @@ def test_the_index_depends_on_what_its_imports_import():
     for name in list(code): assert package_code({"cells": [{"cell_type": "code", "source": [f"import {name}"]}]}).items() <= code.items()
 
 
+def test_a_lesson_depends_on_its_exercises():
+    using = lambda name: package_code({"cells": [{"cell_type": "code", "source": [f"from groundup.checks import {name}"]}]}).keys()
+    assert using("check_matmul_ikj") == {"groundup", "groundup.checks", "groundup.exercises.matmul"} and "groundup.exercises.matmul" not in using("status")
+
+
 @pytest.fixture
 def course(tmp_path):
     "A small course: a lesson, whose module the index imports, an appendix, and all that is made of them."

@@ -30,14 +30,22 @@ def cell_imports(source: str) -> set[str]:
     except (SyntaxError, ImportError): return set()
 
 
+def declared(name: str, root: Path) -> set[str]:
+    "The module that declares the exercise which `name`, such as groundup.checks.check_dense, imports when it is asked for."
+    package, _, check = name.rpartition(".checks.check_")
+    return {f"{package}.exercises.{path.stem}" for path in (root/package/"exercises").glob("*.py")
+            if package == cfg["lib_name"] and f"\ncheck_{check} = " in path.read_text(encoding="utf-8")}
+
+
 def package_code(nb: dict, root: Path = top) -> dict[str, str]:
     "The source of each module of the package under `root` that `nb` imports, directly or not."
     cells = ["".join(cell["source"]) for cell in nb["cells"] if cell["cell_type"] == "code"]
     todo, found = set().union(*map(cell_imports, cells)), {}
     if any("import_module" in cell for cell in cells): # under names that only running it would tell
-        todo |= {f"{cfg['lib_name']}.{path.stem}" for path in (root/cfg["lib_name"]).glob("[!_]*.py")}
+        todo |= {".".join(path.relative_to(root).with_suffix("").parts) for path in (root/cfg["lib_name"]).rglob("[!_]*.py")}
     while todo:
         name = todo.pop()
+        todo |= declared(name, root)
         path = root/name.replace(".", "/")
         package, path = (name, path/"__init__.py") if path.is_dir() else (name.rpartition(".")[0], path.with_suffix(".py"))
         if name in found or name.split(".")[0] != cfg["lib_name"] or not path.is_file(): continue

@@ -21,8 +21,8 @@ DIRECTIVE = re.compile(r"^#\|\s*([\w-]+):?\s*(.*)\n?", re.M)
 IMAGES = "README_files"
 
 
-def lessons() -> list[Path]: return [path for path in notebooks() if path.name < "90"]
-def appendix() -> list[Path]: return [path for path in notebooks() if "90" <= path.name < "index"]
+def lessons() -> list[Path]: return [path for path in sorted((top/"nbs").glob("*.ipynb")) if path.name < "90"]
+def appendix() -> list[Path]: return [path for path in sorted((top/"nbs").glob("*.ipynb")) if path.name >= "90"]
 
 
 def title(nb: dict) -> str:
@@ -35,11 +35,17 @@ def markdown(nb: dict) -> list[str]:
     return [cell["source"] for cell in nb["cells"] if cell["cell_type"] == "markdown"]
 
 
+def exercises(nb: dict) -> list[str]:
+    "The titles of the exercises in `nb`."
+    return [title for text in markdown(nb) for title in re.findall(r"^### Your turn: (.+)$", text, re.M)]
+
+
 def lesson_row(path: Path) -> str:
-    "One line of the map: title, what it answers and minutes, as the first cell of the lesson at `path` says."
+    "One line of the map: what the first cell of the lesson at `path` says, and how many exercises it has."
     nb, where = read_nb(path), path.relative_to(top).as_posix()
     summary, minutes = (re.search(pattern, nb.cells[0].source, re.M) for pattern in [r"^> (.+)$", r"about (\d+) minutes"])
-    return f"| [{title(nb)}]({where}) | {summary[1]} | {minutes[1] if minutes else ''} | [run]({cfg['colab_url']}/{where}) |"
+    return (f"| [{title(nb)}]({where}) | {summary[1]} | {minutes[1] if minutes else ''} | {len(exercises(nb))} "
+            f"| [run]({cfg['colab_url']}/{where}) |")
 
 
 def lessons_and_links() -> str:
@@ -47,8 +53,8 @@ def lessons_and_links() -> str:
     rows = "\n".join(map(lesson_row, lessons()))
     behind = ", ".join(f"[{title(read_nb(path))}]({path.relative_to(top).as_posix()})" for path in appendix())
     return f"""## The lessons
-| lesson | what you find out | minutes | Colab |
-| --- | --- | --- | --- |
+| lesson | what you find out | minutes | exercises | Colab |
+| --- | --- | --- | --- | --- |
 {rows}
 
 The appendix: {behind}.
@@ -57,16 +63,16 @@ The appendix: {behind}.
 
 
 def questions_row(path: Path) -> str:
-    "One line of the table of questions: those at the end of the lesson at `path`."
+    "One line of the table of questions and exercises: those of the lesson at `path`."
     nb = read_nb(path)
     asked = [question for text in markdown(nb) for question in re.findall(r"^### \d+\. (.+)$", text, re.M)]
-    return f"| [{title(nb)}]({path.name}) | {'<br>'.join(asked)} |"
+    return f"| [{title(nb)}]({path.name}) | {'<br>'.join(asked)} | {'<br>'.join(exercises(nb))} |"
 
 
 def questions() -> str:
-    "The table of all questions."
+    "The table of all questions and exercises."
     rows = "\n".join(map(questions_row, lessons()))
-    return f"| lesson | questions |\n| --- | --- |\n{rows}"
+    return f"| lesson | questions | exercises |\n| --- | --- | --- |\n{rows}"
 
 
 class Term(NamedTuple):

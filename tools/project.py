@@ -1,6 +1,7 @@
 "What the tools and tests share: where things are, what settings.ini says, and how a file is replaced."
 import os, shutil
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 top = Path(__file__).resolve().parent.parent
@@ -10,8 +11,8 @@ cfg = config["DEFAULT"]
 
 
 def notebooks() -> list[Path]:
-    "The lessons and the appendix in order, then the index."
-    return [*sorted((top/"nbs").glob("*.ipynb")), top/"index.ipynb"]
+    "The lessons and the appendix in order, then the exercises and the index."
+    return [*sorted((top/"nbs").glob("*.ipynb")), *sorted((top/"nbs").glob("*/[!.]*.ipynb")), top/"index.ipynb"]
 
 
 def write(path: Path, data: bytes):
@@ -19,9 +20,13 @@ def write(path: Path, data: bytes):
     if path.is_file() and path.read_bytes() == data: return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    new.write_bytes(data)
-    if path.is_file(): shutil.copymode(path, new)
-    os.replace(new, path)
+    try:
+        new.write_bytes(data)
+        if path.is_file(): shutil.copymode(path, new)
+        os.replace(new, path)
+    except OSError: # no space left, for one
+        with suppress(OSError): new.unlink()
+        raise
 
 
 def replace(path: Path, found: bytes, data: bytes) -> bool:
