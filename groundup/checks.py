@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CheckFailed', 'Untouched', 'Outcome', 'Exercise', 'status', 'Graded', 'grade', 'main']
 
-# %% ../nbs/90_checks.ipynb #d3cacf5c
-import argparse, json, math, os, re, signal, sys, tempfile, threading, traceback
+# %% ../nbs/90_checks.ipynb #055f74d6
+import argparse, io, json, math, os, re, signal, sys, tempfile, threading, traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -55,7 +55,7 @@ def _close(expected, given, tolerance:float) -> bool:
     size = max(1, float(finite.max())) if len(finite) else 1
     return bool((abs(expected - given)[~same] <= tolerance * size).all())
 
-# %% ../nbs/90_checks.ipynb #b33735f6
+# %% ../nbs/90_checks.ipynb #b03e6b61
 TOLERANCES = {"float16": 1e-2, "bfloat16": 1e-1, "float32": 1e-4} # of what is near 1
 
 def _mismatch(expected, given, tolerance:float|None=None) -> str:
@@ -73,15 +73,17 @@ def _mismatch(expected, given, tolerance:float|None=None) -> str:
         return _first_mismatch(parts, tolerance)
     elif isinstance(expected, (list, tuple)):
         if len(expected) != len(given):
-            return f"it has {len(given)} elements, not {len(expected)}"
+            return f"its length is {len(given)}, not {len(expected)}"
         parts = {f"element {n}: ": pair for n, pair in enumerate(zip(expected, given))}
         return _first_mismatch(parts, tolerance)
     if tolerance is None:
         dtype = str(getattr(expected, "dtype", "")).removeprefix("torch.")
         tolerance = TOLERANCES.get(dtype, 1e-9)
     if _close(expected, given, tolerance): return ""
-    if hasattr(expected, "shape"): return "its values are wrong"
-    return f"it is {given!r}, not {expected!r}"
+    if not hasattr(expected, "shape"): return f"it is {given!r}, not {expected!r}"
+    pairs = zip(_numbers(expected), _numbers(given))
+    largest = max([abs(a - b) for a, b in pairs if math.isfinite(a - b)], default=0)
+    return f"its values are wrong{f', by up to {largest:.1g}' if largest else ''}"
 
 def _first_mismatch(parts:dict, tolerance:float|None) -> str:
     found = {where: _mismatch(*pair, tolerance) for where, pair in parts.items()}
@@ -122,11 +124,13 @@ def _same(one:Outcome, other:Outcome, tolerance:float|None) -> bool:
     if one.changed != other.changed: return False
     return not _mismatch(one.value, other.value, tolerance)
 
-# %% ../nbs/90_checks.ipynb #f53f42eb
+# %% ../nbs/90_checks.ipynb #3aaefb0b
 def _all(number:int) -> Callable:
     def only(expected, given): # are all numbers equal to `number`, and should not be?
         numbers = _numbers(given)
-        return bool(numbers) and all(n == number for n in numbers)
+        return bool(numbers) and all(
+            n == number and isinstance(n, bool) == isinstance(number, bool)
+            for n in numbers)
     return only
 
 def _is_transposed(expected, given) -> bool:
@@ -137,10 +141,12 @@ def _is_transposed(expected, given) -> bool:
 GENERAL = {
     _all(0): "Every number of it is 0.",
     _all(1): "Every number of it is 1.",
+    _all(False): "Every element of it is False.",
+    _all(True): "Every element of it is True.",
     _is_transposed: "It is the transpose of what is expected: rows and columns are "
                     "exchanged."}
 
-# %% ../nbs/90_checks.ipynb #67af1a4d
+# %% ../nbs/90_checks.ipynb #4d49d6fe
 class Exercise:
     """The check of one exercise, `check_name = Exercise(name, cases, ...)`.
 
@@ -203,10 +209,10 @@ class Exercise:
         if want and not got:
             return f"it must raise {type(want).__name__} here, and returns"
         if got and not (want and isinstance(got, type(want))):
-            return f"it raises {type(got).__name__}: {got}"
+            return f"it raises {type(got).__name__}{f': {got}' * bool(str(got))}"
         if got: return ""
         if given.changed and given.changed != expected.changed:
-            return f"it changes {given.changed}, which is its caller's"
+            return f"it changes its argument {given.changed}"
         return _mismatch(expected.value, given.value, self.tolerance)
 
     def __call__(self, answer:Callable):
@@ -233,11 +239,13 @@ class Exercise:
                                   f"{signature(answer)}") from None
         expected = self.outcomes(self.reference)
         given, late = [], ""
-        try:
-            with _limit(self.seconds):
-                for case in zip(self.cases(), self.cases()):
+        try: # what a wrong answer prints in later cases would only confuse
+            with _limit(self.seconds), ExitStack() as silence:
+                for want, *case in zip(expected, self.cases(), self.cases()):
                     given.append(self.outcome(answer, *case))
-        except TimeoutError as error: late = f"{name}: {error}"
+                    if self.wrong(want, given[-1]):
+                        silence.enter_context(redirect_stdout(io.StringIO()))
+        except TimeoutError as error: late = f"in case {len(given) + 1}, {error}"
         tried = zip(self.cases(), expected, given)
         for n, (arguments, want, got) in enumerate(tried, start=1):
             what = self.wrong(want, got)
@@ -250,7 +258,8 @@ class Exercise:
                 error.diagnosis = next(iter(self.diagnoses(given, expected)), "")
             if error.diagnosis: print(f"\n{error.diagnosis}")
             raise error
-        if late: raise CheckFailed(f"{late}; is it too slow, or does a loop never end?")
+        if late: raise CheckFailed(
+            f"{name}: {late}; is it too slow, or does a loop never end?")
         return f"{name}: all {len(expected)} cases are right."
 
     def _report(self, arguments:tuple, expected:Outcome, given:Outcome) -> str:

@@ -111,11 +111,23 @@ def mae_of_residuals(out, targ):
 
 def mae_down_at_zero(out, targ):
     "Where output and target are equal it returns -1/N. There the gradient should be 0."
-    return torch.where(out > targ, 1, -1) / out.numel() + 0 * out
+    return torch.where(out > targ, 1, -1) / out.numel()
+
+def mae_down_at_zero_in_its_dtype(out, targ):
+    "It returns -1/N where output and target are equal. The gradient should be 0 there."
+    return torch.where(out > targ, 1, -1).to(out.dtype) / out.numel()
 
 def mae_up_at_zero(out, targ):
     "Where output and target are equal it returns 1/N. There the gradient should be 0."
-    return torch.where(out >= targ, 1, -1) / out.numel() + 0 * out
+    return torch.where(out >= targ, 1, -1) / out.numel()
+
+def mae_up_at_zero_in_its_dtype(out, targ):
+    "It returns 1/N where output and target are equal. The gradient should be 0 there."
+    return torch.where(out >= targ, 1, -1).to(out.dtype) / out.numel()
+
+def mae_twice(out, targ):
+    "The factor 2 comes from the square in the mean squared error. |r| has none."
+    return 2 * (out - targ).sign() / out.numel()
 
 def mae_nan_at_zero(out, targ):
     "Where output and target are equal this is 0/0, nan. `torch.sign` returns 0 there."
@@ -136,7 +148,8 @@ check_mae_grad = Exercise(
     right=[mae_by_comparing],
     mistakes=[mae_not_divided, mae_by_examples, mae_reversed, mae_of_squares,
               mae_size_kept, mae_averaged, mae_of_residuals, mae_down_at_zero,
-              mae_up_at_zero, mae_nan_at_zero, mae_sets_g])
+              mae_down_at_zero_in_its_dtype, mae_up_at_zero,
+              mae_up_at_zero_in_its_dtype, mae_twice, mae_nan_at_zero, mae_sets_g])
 
 # %% ../../nbs/exercises/06_backprop.ipynb #679e91f6
 def linear_grads(x, w, g):
@@ -165,7 +178,7 @@ def linear_two_axes_only(x, w, g):
     return g @ w, g.t() @ x, g.sum(0)
 
 def linear_mT(x, w, g):
-    "With three axes, the sums over the first one are missing: flatten to rows first."
+    "With three axes, the sum over the first one is missing: flatten to rows first."
     return g @ w, g.mT @ x, g.sum(0)
 
 def linear_w_not_summed(x, w, g):
@@ -189,6 +202,24 @@ def linear_bias_over_last(x, w, g):
     "It sums over the neurons. Each neuron has its own bias: sum over all other axes."
     return *linear_grads(x, w, g)[:2], g.sum(-1)
 
+def linear_x_in_rows(x, w, g):
+    "The gradient of `x` must have the shape of `x`: take `g`, not its flattened rows."
+    return g.flatten(0, -2) @ w, *linear_grads(x, w, g)[1:]
+
+def linear_x_last(x, w, g):
+    "These are the gradients of `w`, `b` and `x`. Return that of `x` first."
+    x_grad, w_grad, b_grad = linear_grads(x, w, g)
+    return w_grad, b_grad, x_grad
+
+def linear_backwards(x, w, g):
+    "These are the gradients of `b`, `w` and `x`. Return them in the reverse order."
+    return linear_grads(x, w, g)[::-1]
+
+def linear_b_before_w(x, w, g):
+    "These are the gradients of `x`, `b` and `w`. Exchange the last two."
+    x_grad, w_grad, b_grad = linear_grads(x, w, g)
+    return x_grad, b_grad, w_grad
+
 check_linear_grads = Exercise(
     linear_grads,
     lambda: [(integers(*shape, n_in, seed=5), integers(n_out, n_in, seed=1),
@@ -202,7 +233,8 @@ check_linear_grads = Exercise(
     mistakes=[linear_as_in_lin, linear_w_transposed, linear_x_by_transpose,
               linear_two_axes_only, linear_mT, linear_w_not_summed,
               linear_g_transposed, linear_bias_over_first,
-              linear_bias_averaged, linear_bias_over_last])
+              linear_bias_averaged, linear_bias_over_last, linear_x_in_rows,
+              linear_x_last, linear_backwards, linear_b_before_w])
 
 # %% ../../nbs/exercises/06_backprop.ipynb #74ce8fbb
 def unit_rows_grad(x, g):
@@ -379,19 +411,28 @@ def direction_in_size(f, gradient, x, v, h):
 
 def _f64(*numbers): return torch.tensor(numbers, dtype=torch.float64)
 
+def direction_averaged(f, gradient, x, v, h):
+    "It averages the products of gradient and direction. Add them up: `.sum()`."
+    return (f(x + h * v) - f(x - h * v)) / (2 * h) - (gradient * v).mean()
+
+def direction_not_divided(f, gradient, x, v, h):
+    "This compares two differences. Return derivatives: divide by `2 * h`."
+    return 2 * h * directional_error(f, gradient, x, v, h)
+
 check_directional_error = Exercise(
     directional_error,
     lambda: [(Formula("(t**2).sum()"), _f64(5.), _f64(3.), _f64(1.), 0.25),
              (Formula("(t**2).sum()"), _f64(7.), _f64(3.), _f64(2.), 0.5),
-             (Formula("(t**2).sum()"), _f64(2., 4.), _f64(1., 2.), _f64(3., -1.), 0.1),
-             (Formula("t[0] * t[1]"), _f64(2., 6.), _f64(4., 3.), _f64(1., 2.), 0.1),
-             (Formula("(t**3).sum()"), _f64(3., 12.), _f64(1., 2.), _f64(1., 0.), 0.1),
+             (Formula("(t**2).sum()"), _f64(2., 4.), _f64(1., 2.), _f64(3., -1.), 1/8),
+             (Formula("t[0] * t[1]"), _f64(2., 6.), _f64(4., 3.), _f64(1., 2.), 1/8),
+             (Formula("(t**3).sum()"), _f64(3., 12.), _f64(1., 2.), _f64(1., 0.), 1/8),
              (Formula("(t @ t.T).sum()"), integers(2, 3, dtype=torch.float64),
               integers(3, 2, seed=1, dtype=torch.float64).t(),
-              integers(2, 3, seed=2, dtype=torch.float64), 0.01)],
+              integers(2, 3, seed=2, dtype=torch.float64), 1/16)],
     right=[direction_by_flat_dot],
     mistakes=[direction_one_sided, direction_half_distance, direction_precedence,
               direction_measured_only, direction_not_summed, direction_all_ones,
               direction_without_v, direction_unit_length, direction_vectors_only,
               direction_all_predicted, direction_predicted_difference,
-              direction_reversed, direction_in_size])
+              direction_reversed, direction_in_size, direction_averaged,
+              direction_not_divided])

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/exercises/02_broadcasting.ipynb #5f829928
+import traceback
 import torch
 import torch.nn.functional as F
 from itertools import zip_longest
@@ -114,6 +115,13 @@ def deviation_of_all(x):
     "The mean is that of each row. Each row needs its own standard deviation, too."
     return (x - x.mean(1, keepdim=True)) / x.std()
 
+def _something_added(eps):
+    def answer(x):
+        return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + eps)
+    answer.__doc__ = (f"Something small, {eps:g}, is added to the standard deviation; "
+                      "no row here needs it.")
+    return answer
+
 check_standardize_rows = Exercise(
     standardize_rows,
     lambda: [(torch.tensor([[1., 3.], [10., 50.]]),), (numbers(2, 3),),
@@ -121,7 +129,8 @@ check_standardize_rows = Exercise(
              (numbers(4, 3, seed=3, dtype=torch.float64),)],
     right=[on_the_transpose, one_row_at_a_time],
     mistakes=[axis_not_kept, only_the_mean_kept, columns, all_together, only_centred,
-              by_the_variance, divided_by_n, mean_left_in, deviation_of_all])
+              by_the_variance, divided_by_n, mean_left_in, deviation_of_all,
+              *map(_something_added, [1e-5, 1e-6, 1e-7, 1e-8])])
 
 # %% ../../nbs/exercises/02_broadcasting.ipynb #3b3a526f
 def expanded_stride(shape, stride, target):
@@ -157,7 +166,7 @@ def aligned_on_the_left(shape, stride, target):
     return expanded_stride((*shape, *new), stride, target)
 
 def shrinks_to_1(shape, stride, target):
-    "It accepts a target of 1 for a larger size. Only `shape` is stretched, from 1."
+    "Expanding goes one way: 3 does not become 1. Only a size of 1 in `shape` fits all."
     return _backwards(shape, stride, target,
                       lambda size, wanted: size == wanted or 1 in (size, wanted))
 
@@ -206,17 +215,69 @@ def no_new_axes(shape, stride, target):
     pairs = zip(shape[::-1], stride[::-1], target[::-1])
     return tuple(step if size == wanted else 0 for size, step, wanted in pairs)[::-1]
 
+def one_in_either(shape, stride, target):
+    "Expanding goes one way: 3 does not become 1. Do not accept `1 in (size, wanted)`."
+    if len(shape) > len(target): raise ValueError
+    return shrinks_to_1(shape, stride, target)
+
+def one_in_either_to_3(shape, stride, target):
+    "Expanding goes one way: 3 does not become 1. A target of 1 fits only a size of 1."
+    if len(shape) > len(target): raise ValueError
+    return _backwards(shape, stride, target,
+                      lambda size, wanted: size == wanted or 1 in (size, wanted),
+                      lambda size, wanted: wanted in (1, size))
+
+def missing_counts_as_1(shape, stride, target):
+    """With `fillvalue=1`, an axis that the target lacks counts as an axis of size 1.
+    The target cannot have fewer axes than `shape`: check that first."""
+    return _backwards(shape, stride, target, lambda size, wanted: size in (1, wanted))
+
+def not_turned_back(shape, stride, target):
+    "The strides are in reverse order. The loop began on the right: turn them around."
+    return expanded_stride(shape, stride, target)[::-1]
+
+def zero_for_each_1(shape, stride, target):
+    "An axis of size 1 that stays 1 is not stretched, and keeps its stride."
+    strides = expanded_stride(shape, stride, target)
+    sizes = [0] * (len(target) - len(shape)) + [*shape]
+    return tuple(0 if size == 1 else step for size, step in zip(sizes, strides))
+
+def missing_counts_as_0(shape, stride, target):
+    "A missing axis counts as size 1, and `fillvalue=0` makes it 0, which fits nothing."
+    if len(shape) < len(target): raise ValueError
+    return expanded_stride(shape, stride, target)
+
+def not_turned_back_nor_refused(shape, stride, target):
+    """The strides are in reverse order: turn them around. And a target with too few
+    axes is not refused."""
+    return missing_counts_as_1(shape, stride, target)[::-1]
+
+def sizes_not_checked(shape, stride, target):
+    "The sizes are not checked: one that differs needs a ValueError unless it is 1."
+    if len(shape) > len(target): raise ValueError
+    return never_refuses(shape, stride, target)
+
+def with_any_words(answer, shape, stride, target):
+    "Calls `answer`; whatever the message of a ValueError that it raises itself is."
+    try: return answer(shape, stride, target)
+    except ValueError as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        if "raise" not in (line or ""): raise
+        raise ValueError().with_traceback(error.__traceback__) from None
+
 check_expanded_stride = Exercise(
     expanded_stride,
     lambda: [((3,), (1,), (2, 3)), ((2, 1), (1, 1), (2, 3)), ((2, 3), (3, 1), (2, 3)),
              ((3, 2), (1, 3), (4, 3, 2)), ((1,), (5,), (2, 4)), ((), (), (2,)),
              ((4, 1, 2), (10, 7, 3), (5, 4, 6, 2)), ((2,), (1,), (3,)),
              ((3,), (1,), (1,)), ((2,), (1,), (2, 3)), ((2, 3), (3, 1), (3,)),
-             ((1, 3), (3, 1), (3,))],
-    right=[from_the_right],
+             ((1, 3), (3, 1), (3,)), ((1, 3), (7, 1), (2, 1, 3))],
+    run=with_any_words, right=[from_the_right],
     mistakes=[aligned_on_the_left, shrinks_to_1, never_refuses, cut_by_zip,
               drops_axes, keeps_the_stride, strides_of_a_copy, first_sizes,
-              no_new_axes])
+              no_new_axes, one_in_either, one_in_either_to_3, missing_counts_as_1,
+              not_turned_back, zero_for_each_1, missing_counts_as_0,
+              not_turned_back_nor_refused, sizes_not_checked])
 
 # %% ../../nbs/exercises/02_broadcasting.ipynb #b7a95b55
 def pairwise_distances(x, y):
@@ -305,7 +366,7 @@ def without_new_axis_in_a(a, b):
     return out
 
 def rows_and_columns_exchanged(a, b):
-    "The rows of the result belong to `b`: it is `a[:, k]` that has to become a column."
+    "The result is transposed: it is `a[:, k]` that has to become a column."
     return (a @ b).t()
 
 def zeros_of_float32(a, b):

@@ -104,6 +104,14 @@ def layer_of_the_example(gates, x, w):
     "Example n uses only matrix n. The first index of `w` is that of the gates: e."
     return torch.einsum("ne,ni,nij->nj", gates, x, w)
 
+def inputs_of_all_examples(gates, x, w):
+    "Each example uses the inputs of all. Give `gates` and `x` the same index n."
+    return torch.einsum("ne,mi,eij->nj", gates, x, w)
+
+def outputs_before_inputs(gates, x, w):
+    "With `eji` the outputs come before the inputs. The axes of `w` are `eij`."
+    return torch.einsum("ne,ni,eji->nj", gates, x, w)
+
 check_mixture_of_layers = Exercise(
     mixture_of_layers,
     lambda: [(torch.tensor([[1., 10.]]), torch.tensor([[1., 2.]]),
@@ -118,7 +126,7 @@ check_mixture_of_layers = Exercise(
     right=[layer_by_layer, by_broadcasting],
     mistakes=[without_gates, not_added_up, gates_of_all_examples, largest_gate,
               matrices_transposed, all_examples_summed, kept_for_each_layer,
-              layer_of_the_example])
+              layer_of_the_example, inputs_of_all_examples, outputs_before_inputs])
 
 # %% ../../nbs/exercises/03_einsum.ipynb #64fd3e42
 def _parse(equation, operands):
@@ -212,6 +220,25 @@ def product_in_place(equation, operands):
         out[tuple(at[i] for i in result)] += number
     return out
 
+def adds_to_1(equation, operands):
+    "The selected elements are added to 1. Multiply them, beginning with 1."
+    terms, result, sizes = _parse(equation, operands)
+    out = operands[0].new_zeros([sizes[i] for i in result])
+    for values in product(*map(range, sizes.values())):
+        at = dict(zip(sizes, values))
+        number = 1
+        for term, x in zip(terms, operands):
+            number = number + x[tuple(at[i] for i in term)]
+        out[tuple(at[i] for i in result)] += number
+    return out
+
+def once_for_each_occurrence(equation, operands):
+    "There is a loop for each place of an index. It needs one loop for each index."
+    terms, _, sizes = _parse(equation, operands)
+    out, left = einsum_by_loops(equation, operands), "".join(terms)
+    for i, size in sizes.items(): out = out * size**(left.count(i) - 1)
+    return out
+
 check_einsum_by_loops = Exercise(
     einsum_by_loops,
     lambda: [("i,i->", [torch.tensor([1., 2.]), torch.tensor([3., 5.])]),
@@ -226,7 +253,7 @@ check_einsum_by_loops = Exercise(
     right=[by_torch, sums_inside],
     mistakes=[overwrites, adds_elements, starts_from_1, not_reset,
               order_of_the_operands, zeros_of_float32, diagonals_only,
-              product_in_place])
+              product_in_place, adds_to_1, once_for_each_occurrence])
 
 # %% ../../nbs/exercises/03_einsum.ipynb #015319f4
 def attention_scores(q, k):
@@ -293,6 +320,18 @@ def after_softmax(q, k):
     "These are the weights that a softmax makes of the scores. Return the scores."
     return attention_scores(q, k).softmax(-1)
 
+def heads_last(q, k):
+    "The axis of the heads is last. In the result it is axis 1, before the queries."
+    return torch.einsum("bqhd,bkhd->bqkh", q, k) / q.shape[-1]**0.5
+
+def one_letter_for_both(q, k):
+    "Queries and keys have the same index, but they are different axes: use q and k."
+    return torch.einsum("bqhd,bqhd->bhqq", q, k) / q.shape[-1]**0.5
+
+def each_query_with_its_key(q, k):
+    "Each query meets only the key at its own position. Give the keys another index."
+    return torch.einsum("bqhd,bqhd->bhq", q, k) / q.shape[-1]**0.5
+
 check_attention_scores = Exercise(
     attention_scores,
     lambda: [(torch.tensor([1., 2., 3., 4.]).reshape(1, 1, 1, 4),
@@ -307,7 +346,8 @@ check_attention_scores = Exercise(
     right=[by_permuting, by_broadcasting_all],
     mistakes=[not_scaled, divided_by_d, multiplied, root_of_another_axis, keys_first,
               heads_not_moved, heads_summed, examples_mixed, heads_mixed, reshaped,
-              matrix_product_of_last_axes, root_of_heads, after_softmax])
+              matrix_product_of_last_axes, root_of_heads, after_softmax, heads_last,
+              one_letter_for_both, each_query_with_its_key])
 
 # %% ../../nbs/exercises/03_einsum.ipynb #ff9b0517
 def cheapest_chain(sizes):
@@ -329,11 +369,11 @@ def short_ones_first(sizes):
     return least[0, len(sizes) - 1]
 
 def left_to_right(sizes):
-    "It multiplies from left to right. Any two neighbours may be the last to multiply."
+    "This is left to right. The last product may split the chain at any place."
     return sum(sizes[0] * sizes[k] * sizes[k + 1] for k in range(1, len(sizes) - 1))
 
 def right_to_left(sizes):
-    "It multiplies from right to left. Any two neighbours may be the last to multiply."
+    "This is right to left. The last product may split the chain at any place."
     return sum(sizes[k - 1] * sizes[k] * sizes[-1] for k in range(1, len(sizes) - 1))
 
 def better_direction(sizes):

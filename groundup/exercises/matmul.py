@@ -32,7 +32,7 @@ def neurons_in_columns(x, w, b):
              for j in range(len(b))] for row in x]
 
 def columns_cut_by_zip(x, w, b):
-    "It pairs inputs with columns of `w`; `zip` cuts what is too long, without an error."
+    "It pairs inputs with columns of `w`; `zip` cuts what is too long, with no error."
     return [[sum(i * j for i, j in zip(row, column)) + bias
              for column, bias in zip(zip(*w), b)] for row in x]
 
@@ -45,13 +45,17 @@ def bias_in_every_product(x, w, b):
     return [[sum(i * j + bias for i, j in zip(row, neuron))
              for neuron, bias in zip(w, b)] for row in x]
 
+def flat(x, w, b):
+    "This is one flat list. The result needs a list for each example, with its outputs."
+    return [number for row in neurons_in_rows(x, w, b) for number in row]
+
 check_neurons_in_rows = Exercise(
     neurons_in_rows,
     lambda: [(matrix(n, k), matrix(m, k, 1), matrix(1, m, 2)[0])
              for n, k, m in [(1, 2, 2), (2, 3, 3), (1, 2, 1), (3, 1, 2), (2, 3, 4)]],
     right=[by_indices],
     mistakes=[neurons_in_columns, columns_cut_by_zip, without_bias,
-              bias_in_every_product])
+              bias_in_every_product, flat])
 
 # %% ../../nbs/exercises/01_matmul.ipynb #22627ba9
 def matrix_times_vector(a, v):
@@ -75,12 +79,20 @@ def without_sum(a, v):
     "The products are not added up: element i is one number, the sum over its row."
     return [[i * j for i, j in zip(row, v)] for row in a]
 
+def sum_not_reset(a, v):
+    "Each sum begins where the one before it ended. Let it start from 0 in each row."
+    out, total = [], 0
+    for row in a:
+        for i, j in zip(row, v): total += i * j
+        out.append(total)
+    return out
+
 check_matrix_times_vector = Exercise(
     matrix_times_vector,
     lambda: [(matrix(n, k), matrix(1, k, 1)[0])
              for n, k in [(1, 1), (2, 2), (2, 3), (3, 2), (1, 4), (4, 1)]],
     right=[column_by_column],
-    mistakes=[as_a_column, vector_times_matrix, without_sum])
+    mistakes=[as_a_column, vector_times_matrix, without_sum, sum_not_reset])
 
 # %% ../../nbs/exercises/01_matmul.ipynb #3d1adc68
 def matmul_ikj(a, b):
@@ -127,12 +139,21 @@ def starts_from_b(a, b):
             for j in range(len(b[0])): out[i][j] += a[i][k] * b[k][j]
     return out
 
+def row_and_column_exchanged(a, b):
+    "It reads `b[j][k]`, but k counts the rows of `b` and j its columns: `b[k][j]`."
+    out = [[0] * len(b[0]) for _ in a]
+    for i in range(len(a)):
+        for k in range(len(b)):
+            for j in range(len(b[0])): out[i][j] += a[i][k] * b[j][k]
+    return out
+
 check_matmul_ikj = Exercise(
     matmul_ikj,
     lambda: [(matrix(n, k), matrix(k, m, 1))
              for n, k, m in [(1, 1, 1), (2, 2, 2), (1, 3, 2), (2, 3, 4), (3, 1, 2)]],
     right=[rows_of_b],
-    mistakes=[overwrites, one_row_for_all, elementwise, starts_from_b])
+    mistakes=[overwrites, one_row_for_all, elementwise, starts_from_b,
+              row_and_column_exchanged])
 
 # %% ../../nbs/exercises/01_matmul.ipynb #4dbd1e1e
 def matmul_blocks(a, b, size):
@@ -180,7 +201,7 @@ def last_block_only(a, b, size):
     return matmul_blocks([row[start:] for row in a], b[start:], size)
 
 def beyond_the_edge(a, b, size):
-    "A block at the edge is smaller: end it with `min(start + size, n)`, not beyond n."
+    "End a block at `min(start + size, n)`, not beyond n, the size of that axis."
     out = [[0] * len(b[0]) for _ in a]
     for i0 in range(0, len(a), size):
         for j0 in range(0, len(b[0]), size):
@@ -190,6 +211,10 @@ def beyond_the_edge(a, b, size):
                         for k in range(k0, k0 + size): out[i][j] += a[i][k] * b[k][j]
     return out
 
+def same_row_each_time(a, b, size):
+    "All rows of the result are one and the same list, as `[[0] * m] * n` makes them."
+    return [[sum(column) for column in zip(*matmul_blocks(a, b, size))] for _ in a]
+
 check_matmul_blocks = Exercise(
     matmul_blocks,
     lambda: [(matrix(n, k), matrix(k, m, 1), size)
@@ -198,4 +223,4 @@ check_matmul_blocks = Exercise(
                  (3, 5, 4, 3), (2, 2, 2, 5)]],
     right=[blocks_of_rows],
     mistakes=[only_whole_blocks, sums_of_whole_blocks, last_block_only,
-              beyond_the_edge])
+              beyond_the_edge, same_row_each_time])

@@ -29,14 +29,24 @@ def integers(*shape:int, seed:int=0, low:int=-9) -> np.ndarray:
     "Small integers as floats, so that they are easy to read and sums are exact."
     return np.random.default_rng(seed).integers(low, 10, shape).astype(float)
 
-def on_the_tape(answer:Callable, x:np.ndarray, axis:int, g:np.ndarray) -> tuple:
-    "The result of an operation on a Tensor, and its gradient from `g`."
+def on_the_tape(answer:Callable, x:np.ndarray, axis:int, g:np.ndarray,
+                x_later:np.ndarray|None=None) -> dict:
+    """The result of an operation on a Tensor, and its gradient from `g`.
+
+    Between the two, the data can be overwritten by `x_later`."""
     tensor = getattr(answer, "__globals__", {}).get("Tensor", Tensor) # the lesson's own
     t = tensor(x, requires_grad=True)
     out = answer(t, axis)
-    if isinstance(out, (np.ndarray, np.generic)): return out
+    if out is None: return {"result": None, "gradient": None}
+    if not hasattr(out, "requires_grad"): return {"result, which is no Tensor": out}
+    before = t.data.copy()
+    if x_later is not None: t.data[...] = x_later
     if out.requires_grad: out.backward(g)
-    return out.data, t.grad
+    t.data[...] = before
+    return {"result": out.data, "gradient": t.grad}
+
+def nothing_returned(*arguments):
+    "It returns None: the `return` seems to be missing."
 
 # %% ../../nbs/exercises/13_tape.ipynb #20b6979c
 def hypot(a, b):
@@ -103,15 +113,18 @@ def just_a_number(a, b):
     "The result has to be a FirstTensor, not a number, so that it can store its inputs."
     return (a.data**2 + b.data**2)**0.5
 
-def gradients_of(answer, a, b, g): # the result, and the gradients of a and b
+def gradients_of(answer, a, b, g):
+    "The result, and the gradients of a and b from `g`."
     def pass_on(t, g):
         t.grad += g
         for inp, vjp in t.inputs: pass_on(inp, vjp(g))
     first, second = FirstTensor(a), FirstTensor(b)
     out = answer(first, second)
-    if isinstance(out, (int, float)): return out
-    pass_on(out, g)
-    return out.data, first.grad, second.grad
+    if out is not None and not hasattr(out, "inputs"):
+        return {"result, which is no FirstTensor": out}
+    if out: pass_on(out, g)
+    return {"result": out and out.data, "gradient of a": first.grad,
+            "gradient of b": second.grad}
 
 check_hypot = Exercise(
     hypot,
@@ -121,7 +134,7 @@ check_hypot = Exercise(
     right=[root_of_a_sum],
     mistakes=[other_input, no_gradient_of_the_result, only_the_squares, factor_of_two,
               divided_twice, only_the_root, passed_on_unchanged, without_the_root,
-              one_input_only, without_inputs, just_a_number])
+              one_input_only, without_inputs, just_a_number, nothing_returned])
 
 # %% ../../nbs/exercises/13_tape.ipynb #eece748c
 class Graph:
@@ -136,13 +149,22 @@ class Graph:
         return made
 
 class Chain(Graph):
-    "A sum of `length` terms, added one at a time."
+    "The sum of `length` additions, one after the other."
     def __init__(self, length:int): self.length = length
-    def __repr__(self): return f"a sum of {self.length:,} terms x, added one at a time"
+    def __repr__(self): return (f"{self.length:,} additions, one after the other: a "
+                              f"sum of {self.length + 1:,} terms x")
     def tensors(self) -> dict[str, FirstTensor]:
         x = total = FirstTensor(3.0)
         for _ in range(self.length): total = total + x
         return {"x": x, "loss": total}
+
+class Doublings(Chain):
+    "A tensor that is added to itself, `length` times: x is in 2**length paths."
+    def __repr__(self): return f"{self.length} doublings t = t + t, which begin with x"
+    def tensors(self) -> dict[str, FirstTensor]:
+        x = t = FirstTensor(3.0)
+        for _ in range(self.length): t = t + t
+        return {"x": x, "loss": t}
 
 def gradients_in_order(answer:Callable, graph:Graph) -> dict:
     "The gradients that a backward pass in the order of an answer computes."
@@ -150,9 +172,10 @@ def gradients_in_order(answer:Callable, graph:Graph) -> dict:
     *_, loss = tensors.values()
     order = answer(loss)
     loss.grad = 1.0
-    for t in order:
+    for t in order or []:
         for inp, vjp in t.inputs: inp.grad += vjp(t.grad)
-    return {"tensors": len(order), **{f"gradient of {name}": t.grad
+    number = None if order is None else len(order)
+    return {"tensors": number, **{f"gradient of {name}": t.grad
                                       for name, t in tensors.items()}}
 
 # %% ../../nbs/exercises/13_tape.ipynb #d4258fb6
@@ -186,7 +209,8 @@ def with_a_stack(t):
     return order[::-1]
 
 def by_levels(t):
-    "A search by levels comes to h too early; every use of it has to come before it."
+    """A breadth-first search comes to h too early; every use of it has to come before
+    it."""
     order, seen = [t], {t}
     for made in order:
         for inp, _ in made.inputs:
@@ -270,12 +294,13 @@ check_backward_order = Exercise(
              (Graph("h = x * x", "s = h * h", "r = h + x", "loss = s + r"),),
              (Graph("h = x * x", "s = h * h", "r = h + x", "loss = r + s"),),
              (Graph("a = x + x", "b = a + a", "c = b + b", "loss = c * x"),),
-             (Chain(3200),)],
+             (Doublings(60),), (Chain(3200),)],
     run=gradients_in_order,
     right=[with_a_stack],
     mistakes=[by_levels, found_first, inputs_first, recursive,
               recursive_inputs_first, moved_to_the_end, once_for_each_use,
-              no_leaves, without_the_result, uses_counted_once])
+              no_leaves, without_the_result, uses_counted_once, nothing_returned],
+    seconds=2)
 
 # %% ../../nbs/exercises/13_tape.ipynb #5ea29e08
 def cumsum_over(t, axis):
@@ -347,7 +372,7 @@ def axis_left_out(t, axis):
     return record("cumsum", np.cumsum(t.data), (t, back))
 
 def not_recorded(t, axis):
-    "The result is not recorded, so it requires no gradient: make it with `record`."
+    "Nothing is recorded: call `record`, and name `t` in the entry, not `t.data`."
     return Tensor(np.cumsum(t.data, axis))
 
 def an_array(t, axis):
@@ -366,7 +391,7 @@ check_cumsum_over = Exercise(
     mistakes=[not_reversed, unchanged, sum_of_everything, not_flipped_back,
               flipped_only, itself_left_out, first_axis_flipped, first_axis_only,
               axis_left_out, not_recorded, an_array,
-              flipped_at_the_end, inverse, number_of_sums])
+              flipped_at_the_end, inverse, number_of_sums, nothing_returned])
 
 # %% ../../nbs/exercises/13_tape.ipynb #1e8d04d3
 def product_over(t, axis):
@@ -390,11 +415,11 @@ def composed(t, axis): # of operations that the tape has
     return reduce(mul, [t[(*before, i)] for i in range(t.shape[axis])])
 
 def _product(t, axis, back): # with another VJP, of g with its axis, x and out
-    x, out = t.data, t.data.prod(axis)
-    def whole(g):
+    out = t.data.prod(axis)
+    def whole(g, x):
         with np.errstate(all="ignore"): return back(
             np.expand_dims(g, axis), x, np.expand_dims(out, axis))
-    return record("product", out, (t, whole))
+    return record("product", out, (t, whole, t))
 
 def _others(x, axis): # the product of the others
     others = [np.delete(x, i, axis).prod(axis) for i in range(x.shape[axis])]
@@ -405,7 +430,8 @@ def divided(t, axis):
     return _product(t, axis, lambda g, x, out: g * out / x)
 
 def zero_at_zeros(t, axis):
-    "Where x is 0, the product of the others need not be 0, and nor need the gradient."
+    """Where x is 0, the product of the others need not be 0, and neither need the
+    gradient."""
     return _product(t, axis, lambda g, x, out: g * np.where(
         x == 0, 0, out / np.where(x == 0, 1, x)))
 
@@ -434,12 +460,44 @@ def divided_by_almost(t, axis):
     "A small number in the divisor avoids nan, but out is 0 there, and so is `out / x`."
     return _product(t, axis, lambda g, x, out: g * out / (x + 1e-8))
 
+def zeros_replaced(t, axis):
+    "A tiny number in place of 0 counts as soon as a large one is multiplied by it."
+    def back(g, x, out):
+        x = np.where(x == 0, 1e-12, x)
+        return g * x.prod(axis, keepdims=True) / x
+    return _product(t, axis, back)
+
+def looks_x_up(t, axis):
+    "It looks x up when called; name `t` in the entry, so that `record` saves it."
+    def back(g): return np.expand_dims(g, axis) * _others(t.data, axis)
+    return record("product", t.data.prod(axis), (t, back))
+
+def looks_x_up_and_divides(t, axis):
+    "`out / x` is 0 / 0 where x is 0. And x is looked up late: let `record` save it."
+    out = t.data.prod(axis, keepdims=True)
+    def back(g):
+        with np.errstate(all="ignore"): return np.expand_dims(g, axis) * out / t.data
+    return record("product", t.data.prod(axis), (t, back))
+
 def divided_without_the_axis(t, axis):
     "`out / x` is 0 / 0 where x is 0, and g and out lack the axis that was reduced."
     out = t.data.prod(axis)
     def back(g, x):
         with np.errstate(all="ignore"): return g * out / x
     return record("product", out, (t, back, t))
+
+def three_mistakes(t, axis):
+    """`out / x` is 0 / 0 where x is 0, and g and out lack the axis that was reduced. And
+    x is looked up late: let `record` save it."""
+    out = t.data.prod(axis)
+    def back(g):
+        with np.errstate(all="ignore"): return g * out / t.data
+    return record("product", out, (t, back))
+
+def without_the_axis_and_late(t, axis):
+    "g lacks the reduced axis: `np.expand_dims(g, axis)`. And let `record` save x."
+    def back(g): return g * _others(t.data, axis)
+    return record("product", t.data.prod(axis), (t, back))
 
 def by_logarithms(t, axis):
     "0 and negative numbers have no logarithm; multiply the others themselves."
@@ -458,7 +516,7 @@ def only_before(t, axis):
     return _product(t, axis, lambda g, x, out: g * before(x))
 
 def product_not_recorded(t, axis):
-    "The result requires no gradient, because it was not made by `record`."
+    "Nothing is recorded: call `record`, and name `t` in the entry, not `t.data`."
     return Tensor(t.data.prod(axis))
 
 def product_as_an_array(t, axis):
@@ -473,13 +531,18 @@ check_product_over = Exercise(
     + [(integers(*x, seed=n, low=-3), axis, integers(*g, seed=n + 20))
        for n, (x, axis, g) in enumerate([
            ((2, 2), 1, (2,)), ((2, 3), 0, (3,)), ((2, 3), 1, (2,)), ((4, 3), -1, (4,)),
-           ((2, 4, 3), 1, (2, 3)), ((3, 1), 1, (3,))])],
+           ((2, 4, 3), 1, (2, 3)), ((3, 1), 1, (3,)), ((2, 4, 3), -1, (2, 4)),
+           ((2, 4, 3), -2, (2, 3))])]
+    + [(np.array([1e-11, 0.0, 1e12]), 0, np.array(1.0)),
+       (np.array([2.0, 3.0, 5.0]), 0, np.array(1.0), np.array([7.0, 4.0, 1.0]))],
     run=on_the_tape,
     right=[one_deleted, composed],
     mistakes=[divided, zero_at_zeros, including_itself, as_in_a_sum, times_itself,
               without_g, without_the_axis, divided_by_almost, only_before,
               product_not_recorded, product_as_an_array, divided_without_the_axis,
-              by_logarithms, stacked_along_the_first])
+              by_logarithms, stacked_along_the_first, zeros_replaced, looks_x_up,
+              looks_x_up_and_divides, three_mistakes, without_the_axis_and_late,
+              nothing_returned])
 
 # %% ../../nbs/exercises/13_tape.ipynb #0d9fe633
 class Dual:
@@ -555,7 +618,8 @@ def changes_at_rate_x(f, x, order):
     return found
 
 def one_is_no_dual_number(f, x, order):
-    "In a dual number of dual numbers, the 1 is one too: Dual(1.0, 0.0)."
+    """At the second derivative x is itself a dual number, so the 1 must be one as well:
+    `Dual(1.0, 0.0)`."""
     def slope(f): return lambda x: f(Dual(x, 1.0)).change
     found = [f(x)]
     for _ in range(order):
@@ -604,4 +668,5 @@ check_derivatives = Exercise(
     right=[one_nesting],
     mistakes=[by_differences, taylor_coefficients, one_too_few, without_the_value,
               changes_at_rate_x, one_is_no_dual_number, first_one_only,
-              rate_of_the_rate, calls_itself, at_the_last_derivative])
+              rate_of_the_rate, calls_itself, at_the_last_derivative, nothing_returned],
+    seconds=2)

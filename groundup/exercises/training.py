@@ -84,6 +84,35 @@ def largest_of_the_batch(z, targ):
     total = (-largest).exp() + (z - largest).exp()
     return (largest + total.log() - z * targ).mean()
 
+EPSILONS = 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15 # those that people take
+
+def _clamped(eps):
+    def answer(z, targ):
+        p = z.sigmoid().clamp(eps, 1 - eps)
+        return -(targ * p.log() + (1 - targ) * (1 - p).log()).mean()
+    answer.__doc__ = (
+        f"The probability is clamped to {eps:g} at least, which bounds the loss. It\n"
+        "should be 1,000 for a logit of 1,000: do not compute the probability.")
+    return answer
+
+def _added(eps):
+    def answer(z, targ):
+        p = z.sigmoid()
+        return -(targ * (p + eps).log() + (1 - targ) * (1 - p + eps).log()).mean()
+    answer.__doc__ = (
+        f"The probability is {eps:g} at least, which bounds the loss. It should be\n"
+        "1,000 for a logit of 1,000: do not compute the probability.")
+    return answer
+
+def _from_below(eps):
+    def answer(z, targ):
+        p = z.sigmoid()
+        return -torch.where(targ == 1, p, 1 - p).clamp_min(eps).log().mean()
+    answer.__doc__ = (
+        f"The probability of the correct class is {eps:g} at least, which bounds the\n"
+        "loss. It should be 1,000 for a logit of 1,000: do not compute probabilities.")
+    return answer
+
 check_binary_cross_entropy = Exercise(
     binary_cross_entropy,
     lambda: [(torch.tensor([0.0]), torch.tensor([1])),
@@ -97,7 +126,84 @@ check_binary_cross_entropy = Exercise(
     mistakes=[overflows, overflows_below, logs_of_rounded_probabilities,
               infinity_times_zero, nan_from_the_formula, cut_off, of_the_other_class,
               sum_of_losses, each_loss, only_class_1, without_targ,
-              largest_of_the_batch])
+              largest_of_the_batch, *map(_clamped, EPSILONS), *map(_added, EPSILONS),
+              *map(_from_below, EPSILONS[:3])])
+
+# %% ../../nbs/exercises/10_training.ipynb #b17ba599
+def in_top_k(out, targ, k):
+    return (out.topk(k, 1).indices == targ[:, None]).any(1)
+
+def by_counting(out, targ, k):
+    return (out > out.gather(1, targ[:, None])).sum(1) < k
+
+def in_top_1(out, targ, k):
+    "This looks at the largest logit only; any of the k largest will do."
+    return out.argmax(1) == targ
+
+def k_smallest(out, targ, k):
+    """These are the k smallest logits: `argsort` begins with the smallest, unless it is
+    told `descending=True`."""
+    return (out.argsort(1)[:, :k] == targ[:, None]).any(1)
+
+def values_for_indices(out, targ, k):
+    "It compares the k largest logits with the class; compare their `indices`."
+    return (out.topk(k, 1).values == targ[:, None]).any(1)
+
+def targ_without_an_axis(out, targ, k):
+    """`indices` is (n, k) and `targ` is (n,), so that `==` lines targ up with the wrong
+    axis, or fails. Make targ a column, `targ[:, None]`."""
+    return (out.topk(k, 1).indices == targ).any(1)
+
+def k_th_only(out, targ, k):
+    "It looks at the k-th largest logit only; any of the k largest will do."
+    return out.topk(k, 1).indices[:, -1] == targ
+
+def all_of_them(out, targ, k):
+    "`all` asks for a row in which every index is the class; `any` asks for one."
+    return (out.topk(k, 1).indices == targ[:, None]).all(1)
+
+def one_too_many(out, targ, k):
+    "It accepts one class too many: fewer than k logits may be larger, not k."
+    return (out > out.gather(1, targ[:, None])).sum(1) <= k
+
+def share_of_rows(out, targ, k):
+    "This is the share of the rows. Return True or False for each row."
+    return in_top_k(out, targ, k).float().mean()
+
+def column_of_answers(out, targ, k):
+    "There is an axis too many: one answer for each row is a tensor of shape (n,)."
+    return in_top_k(out, targ, k)[:, None]
+
+def any_of_all_rows(out, targ, k):
+    "`any()` makes one answer of all rows. Each row needs its own: `.any(1)`."
+    return (out.topk(k, 1).indices == targ[:, None]).any()
+
+def any_forgotten(out, targ, k):
+    "These are k answers for each row. It needs one, whether any is True: `.any(1)`."
+    return out.topk(k, 1).indices == targ[:, None]
+
+def in_any_row(out, targ, k):
+    "`isin` looks in the indices of all rows. Each class belongs to its own row only."
+    return torch.isin(targ, out.topk(k, 1).indices)
+
+def any_down_the_columns(out, targ, k):
+    "`any(0)` makes one answer of each column. Each row needs its own: `.any(1)`."
+    return (out.topk(k, 1).indices == targ[:, None]).any(0)
+
+check_in_top_k = Exercise(
+    in_top_k,
+    lambda: [(torch.tensor([[0.0, 3.0, 2.0]]), torch.tensor([2]), 2),
+             (torch.tensor([[0.0, 3.0, 2.0], [9.0, 1.0, 5.0]]),
+              torch.tensor([0, 0]), 1),
+             (torch.tensor([[1.0, 0.0, 7.0, 5.0], [4.0, 3.0, 2.0, 9.0]]),
+              torch.tensor([3, 2]), 2),
+             (some_logits(3, 3), some_classes(3, 3), 3),
+             (some_logits(10, 6).t(), some_classes(6, 10), 3),
+             (some_logits(8, 10, dtype=torch.float64), some_classes(8, 10), 5)],
+    right=[by_counting],
+    mistakes=[in_top_1, k_smallest, values_for_indices, targ_without_an_axis, k_th_only,
+              all_of_them, one_too_many, share_of_rows, column_of_answers,
+              any_of_all_rows, any_forgotten, in_any_row, any_down_the_columns])
 
 # %% ../../nbs/exercises/10_training.ipynb #db3cb261
 def _parts(out, targ): # softmax, one-hot, and p of the correct class as a column
@@ -123,27 +229,37 @@ def factor_as_a_constant(out, targ, gamma):
     return (1 - p)**gamma * (all_p - onehot) / len(out)
 
 def wrong_sign(out, targ, gamma):
-    """The two terms of the product rule have the wrong sign between them: the
-    derivative of (1 − p)^γ by p is −γ(1 − p)^(γ − 1), with a minus."""
+    """The sign between the two terms is wrong: the derivative of (1 − p)^γ with respect
+    to p is −γ(1 − p)^(γ − 1), with a minus."""
     all_p, onehot, p = _parts(out, targ)
     factor = (1 - p)**gamma + gamma * p * (1 - p)**(gamma - 1) * p.log()
     return factor * (all_p - onehot) / len(out)
 
 def without_p(out, targ, gamma):
-    """The second term lacks a factor p: the derivative of p by the logits is p times
-    (one-hot minus softmax)."""
+    """The second term lacks a factor p: the derivative of p with respect to the logits
+    is p times (one-hot minus softmax)."""
     all_p, onehot, p = _parts(out, targ)
     factor = (1 - p)**gamma - gamma * (1 - p)**(gamma - 1) * p.log()
     return factor * (all_p - onehot) / len(out)
 
 def without_p_at_all(out, targ, gamma):
-    """A factor p is missing everywhere: the derivative of p by the logits is p times
-    (one-hot minus softmax)."""
+    """A factor p is missing everywhere: the derivative of p with respect to the logits
+    is p times (one-hot minus softmax)."""
     return focal_gradient(out, targ, gamma) / _parts(out, targ)[2]
 
+def without_minus_p(out, targ, gamma):
+    """The factor −p is missing: the derivative of p with respect to the logits is −p
+    times (softmax minus one-hot)."""
+    return -focal_gradient(out, targ, gamma) / _parts(out, targ)[2]
+
+def of_cross_entropy(out, targ, gamma):
+    "This is the gradient of the cross-entropy. With γ above 0, each row has a factor."
+    all_p, onehot, _ = _parts(out, targ)
+    return (all_p - onehot) / len(out)
+
 def p_without_an_axis(out, targ, gamma):
-    """p is (n,), so that the factor of row i goes to column i, or nothing fits. Make it
-    a column, (n, 1)."""
+    """p is (n,), so that the factor of row i goes to column i, or the shapes do not
+    fit. Make it a column, (n, 1)."""
     all_p, onehot, p = _parts(out, targ)
     p = p[:, 0]
     factor = (1 - p)**gamma - gamma * p * (1 - p)**(gamma - 1) * p.log()
@@ -191,67 +307,9 @@ check_focal_gradient = Exercise(
              (some_logits(6, 3, dtype=torch.float64), some_classes(6, 3), 2)],
     right=[by_autograd],
     mistakes=[factor_as_a_constant, wrong_sign, without_p, without_p_at_all,
-              p_without_an_axis, without_gamma, of_each_class, correct_column_only,
-              negative, of_the_sum, over_all_elements])
-
-# %% ../../nbs/exercises/10_training.ipynb #b17ba599
-def in_top_k(out, targ, k):
-    return (out.topk(k, 1).indices == targ[:, None]).any(1)
-
-def by_counting(out, targ, k):
-    return (out > out.gather(1, targ[:, None])).sum(1) < k
-
-def in_top_1(out, targ, k):
-    "This looks at the largest logit only; any of the k largest will do."
-    return out.argmax(1) == targ
-
-def k_smallest(out, targ, k):
-    """These are the k smallest logits: `argsort` begins with the smallest, unless it is
-    told `descending=True`."""
-    return (out.argsort(1)[:, :k] == targ[:, None]).any(1)
-
-def values_for_indices(out, targ, k):
-    "It compares the k largest logits with the class; compare their `indices`."
-    return (out.topk(k, 1).values == targ[:, None]).any(1)
-
-def targ_without_an_axis(out, targ, k):
-    """`indices` is (n, k) and `targ` is (n,), so that `==` lines targ up with the wrong
-    axis, or fails. Make targ a column, `targ[:, None]`."""
-    return (out.topk(k, 1).indices == targ).any(1)
-
-def k_th_only(out, targ, k):
-    "It looks at the k-th largest logit only; any of the k largest will do."
-    return out.topk(k, 1).indices[:, -1] == targ
-
-def all_of_them(out, targ, k):
-    "`all` asks for a row in which every index is the class; `any` asks for one."
-    return (out.topk(k, 1).indices == targ[:, None]).all(1)
-
-def one_too_many(out, targ, k):
-    "It accepts one class too many: fewer than k logits may be larger, not k."
-    return (out > out.gather(1, targ[:, None])).sum(1) <= k
-
-def share_of_rows(out, targ, k):
-    "This is the share of the rows. Return True or False for each row."
-    return in_top_k(out, targ, k).float().mean()
-
-def column_of_answers(out, targ, k):
-    "There is an axis too many: one answer for each row is a tensor of shape (n,)."
-    return in_top_k(out, targ, k)[:, None]
-
-check_in_top_k = Exercise(
-    in_top_k,
-    lambda: [(torch.tensor([[0.0, 3.0, 2.0]]), torch.tensor([2]), 2),
-             (torch.tensor([[0.0, 3.0, 2.0], [9.0, 1.0, 5.0]]),
-              torch.tensor([0, 0]), 1),
-             (torch.tensor([[1.0, 0.0, 7.0, 5.0], [4.0, 3.0, 2.0, 9.0]]),
-              torch.tensor([3, 2]), 2),
-             (some_logits(3, 3), some_classes(3, 3), 3),
-             (some_logits(10, 6).t(), some_classes(6, 10), 3),
-             (some_logits(8, 10, dtype=torch.float64), some_classes(8, 10), 5)],
-    right=[by_counting],
-    mistakes=[in_top_1, k_smallest, values_for_indices, targ_without_an_axis, k_th_only,
-              all_of_them, one_too_many, share_of_rows, column_of_answers])
+              without_minus_p, of_cross_entropy, p_without_an_axis, without_gamma,
+              of_each_class, correct_column_only, negative, of_the_sum,
+              over_all_elements])
 
 # %% ../../nbs/exercises/10_training.ipynb #89ce2a8d
 class RMSprop:
@@ -375,8 +433,20 @@ class NeedsAllGradients(RMSprop):
     "A parameter without a gradient, with `p.grad` None, must be left out of the step."
     @torch.no_grad()
     def step(self):
-        for p in self.params: p.grad.square()
-        super().step()
+        for p, s in zip(self.params, self.squares):
+            s.mul_(self.alpha).add_(p.grad**2 * (1 - self.alpha))
+            p -= self.lr * p.grad / (s.sqrt() + self.eps)
+
+class DecaysWithoutAGradient(RMSprop):
+    """The average of a parameter without a gradient becomes smaller. It has to stay as
+    it is, like the parameter: `continue` comes first."""
+    @torch.no_grad()
+    def step(self):
+        for p, s in zip(self.params, self.squares):
+            s.mul_(self.alpha)
+            if p.grad is None: continue
+            s.addcmul_(p.grad, p.grad, value=1 - self.alpha)
+            p -= self.lr * p.grad / (s.sqrt() + self.eps)
 
 class StopsWithoutAGradient(RMSprop):
     """It stops at the first parameter without a gradient. Go on with the next one, by
@@ -400,7 +470,12 @@ def after_each_step(optimiser, start, gradients, lr, alpha, eps):
     found = []
     for step in gradients:
         for p, g in zip(params, step): p.grad = None if g is None else g.clone()
-        opt.step()
+        try: opt.step()
+        except (TypeError, AttributeError) as error: # each form has other words for it
+            forgotten = "NoneType" in str(error) and any(g is None for g in step)
+            if not forgotten: raise
+            none = TypeError("the gradient of a parameter is None")
+            raise none.with_traceback(error.__traceback__) from None
         found.append([p.detach().clone() for p in params])
     return found
 
@@ -412,6 +487,7 @@ def optimiser_cases():
            [[torch.tensor([1.0, -2.0]), torch.tensor([0.1, 0.0])]] * 3, 0.01, 0.9, 1e-3)
     yield ([torch.zeros(1), torch.ones(2)],
            [[None, torch.ones(2)], [torch.ones(1), torch.ones(2)]], 0.1, 0.9, 1e-8)
+    yield ([torch.zeros(1)], [[torch.ones(1)], [None], [torch.ones(1)]], 0.1, 0.75, 0.5)
     yield ([some_logits(3, 2, dtype=torch.float64)],
            [[some_logits(3, 2, seed=seed, dtype=torch.float64)] for seed in (1, 2, 3)],
            0.01, 0.99, 1e-8)
@@ -421,7 +497,8 @@ check_RMSprop = Exercise(
     mistakes=[EpsInsideTheRoot, NoRoot, WithoutEps, AveragesExchanged, SumOfSquares,
               AverageOfGradients, ForgetsTheAverage, BeginsWithTheFirstSquare,
               BiasCorrected, AveragesAfterTheStep, OneAverageForAll, NewTensor,
-              Exhausted, NeedsAllGradients, StopsWithoutAGradient, Uphill])
+              Exhausted, NeedsAllGradients, DecaysWithoutAGradient,
+              StopsWithoutAGradient, Uphill])
 
 # %% ../../nbs/exercises/10_training.ipynb #df9979d8
 def warmup_cosine(n_steps, n_warmup, lr):
@@ -499,6 +576,54 @@ def zero_too_early(n_steps, n_warmup, lr):
     return _schedule(_rise, lambda step, n: _half_cosine(step, max(1, n - 1)))(
         n_steps, n_warmup, lr)
 
+def divides_by_one_less(n_steps, n_warmup, lr):
+    """It divides by one less than the number of steps after the warm-up: then the last
+    rate is 0, or, with a single step, it divides by 0."""
+    return _schedule(_rise, lambda step, n: _half_cosine(step / (n - 1), 1))(
+        n_steps, n_warmup, lr)
+
+def one_rate_too_many(n_steps, n_warmup, lr):
+    "There is one rate too many. The steps are 0 to `n_steps - 1`: `range(n_steps)`."
+    rates = []
+    for step in range(n_steps + 1):
+        if step < n_warmup: rates.append(lr * (step + 1) / n_warmup)
+        else:
+            progress = (step - n_warmup) / (n_steps - n_warmup)
+            rates.append(lr * (1 + math.cos(math.pi * progress)) / 2)
+    return rates
+
+def one_rate_too_many_of_0(n_steps, n_warmup, lr):
+    "The list is too long by one. Step `n_steps`, with a rate of 0, is not in it."
+    return [*warmup_cosine(n_steps, n_warmup, lr), 0.0]
+
+def fraction_before_the_if(n_steps, n_warmup, lr):
+    "`n_warmup` may be 0: divide only inside the warm-up."
+    for step in range(n_steps): (step + 1) / n_warmup
+    return warmup_cosine(n_steps, n_warmup, lr)
+
+def divides_by_one_less_last(n_steps, n_warmup, lr):
+    """It divides by one less than the number of steps after the warm-up, so that the
+    last rate is 0. With a single step, it divides by 0."""
+    return _schedule(_rise, lambda step, n: _half_cosine(step, n - 1))(
+        n_steps, n_warmup, lr)
+
+def _by_0(number): # what Python says
+    try: number / 0
+    except ZeroDivisionError as error: return str(error)
+
+FLOATS_DIFFER = _by_0(1) != _by_0(1.0)
+
+def rate_before_the_if(n_steps, n_warmup, lr):
+    "`n_warmup` may be 0: divide `lr` by it only inside the warm-up."
+    lr / n_warmup
+    return warmup_cosine(n_steps, n_warmup, lr)
+
+def progress_before_the_if(n_steps, n_warmup, lr):
+    """`n_warmup` may be as large as `n_steps`: compute the progress only after the
+    warm-up."""
+    for step in range(n_steps): (step - n_warmup) / (n_steps - n_warmup)
+    return warmup_cosine(n_steps, n_warmup, lr)
+
 def warmup_too_long(n_steps, n_warmup, lr):
     """There is one step too many in the warm-up, and its rate is above `lr`. The
     warm-up is the steps with `step < n_warmup`."""
@@ -518,4 +643,8 @@ check_warmup_cosine = Exercise(
     right=[in_two_parts],
     mistakes=[begins_with_zero, no_warmup, cosine_from_step_0, never_arrives,
               one_step_ahead, whole_wave, quarter_wave, below_zero, straight_line,
-              zero_too_early, warmup_too_long, in_degrees])
+              zero_too_early, divides_by_one_less, one_rate_too_many,
+              one_rate_too_many_of_0, fraction_before_the_if,
+              *[rate_before_the_if, divides_by_one_less_last] * FLOATS_DIFFER,
+              progress_before_the_if, warmup_too_long, in_degrees],
+    tolerance=1e-6) # the numbers may have been computed in float32
