@@ -247,6 +247,18 @@ def test_broken_progress_is_kept(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path/"progress.json").read_text()) == {"matmul_ikj": "passed"}
 
 
+def test_a_full_disk_costs_the_note_alone(tmp_path, monkeypatch, capsys):
+    def full(*arguments): raise OSError(28, "No space left on device")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"progress.json").write_text('{"matmul_blocks": "passed"}')
+    monkeypatch.setattr(checks.os, "replace", full)
+    exercise = getattr(checks, "check_matmul_ikj")
+    exercise(exercise.reference)
+    said = capsys.readouterr().out
+    assert "The result could not be saved: No space left on device." in said and "all 5 cases are right" in said
+    assert (tmp_path/"progress.json").read_text() == '{"matmul_blocks": "passed"}'
+
+
 def test_a_report_for_the_one_who_grades(tmp_path, monkeypatch):
     monkeypatch.setenv("GROUNDUP_REPORT", str(tmp_path/"report"))
     exercise = getattr(checks, "check_matmul_ikj")
