@@ -487,8 +487,8 @@ def divided_without_the_axis(t, axis):
     return record("product", out, (t, back, t))
 
 def three_mistakes(t, axis):
-    """`out / x` is 0 / 0 where x is 0, and g and out lack the axis that was reduced. And
-    x is looked up late: let `record` save it."""
+    """`out / x` is 0 / 0 where x is 0, and g and out lack the axis that was reduced.
+    And x is looked up late: let `record` save it."""
     out = t.data.prod(axis)
     def back(g):
         with np.errstate(all="ignore"): return g * out / t.data
