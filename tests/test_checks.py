@@ -180,6 +180,13 @@ def test_words_for_each_kind_of_answer():
     assert "Every number of it is 0." in refused(exercise, lambda a, v: [0] * len(a))[0]
 
 
+def test_a_function_written_in_c_is_an_answer_too():
+    def product(a, v): return a @ v
+    exercise = Exercise(product, lambda: [(torch.eye(2), torch.ones(2))])
+    exercise(torch.mv) # which does not tell its signature
+    assert "its values are wrong" not in refused(exercise, torch.dot)[1] # it raises
+
+
 def test_a_loop_without_end_is_stopped():
     def endless(n):
         while True: pass
